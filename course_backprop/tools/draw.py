@@ -54,11 +54,16 @@ def draw_chain(mark=None,      # function to mark: 'lin1', 'relu', 'lin2' or 'ms
     ax.set(xlim=(-.3, 4.3), ylim=(-.66 if backward else -.33, .46))
     ax.axis('off')
 
-# %% ../../nbs/tools/draw.ipynb #9222c960
+# %% ../../nbs/tools/draw.ipynb #887cc9d3
+def _outline(ax, image):
+    image = image.detach().reshape(28, 28)
+    ax.contour(image, levels=[(image.min() + image.max()).item()/2], colors='black', linewidths=1)
+
 def show_images(images,        # (k,784), or k images of 28×28
                 titles=(),     # a line above each
                 ncols=10,      # images in a row
                 signed=False,  # values around zero: red above, blue below, one scale for all, with its bar
+               outline=None,  # as many images whose outline is drawn on top
                 label='',      # what the bar measures
                 size=.8,       # of one image, in inches
                ):
@@ -71,5 +76,6 @@ def show_images(images,        # (k,784), or k images of 28×28
     for ax in axs.flat: ax.axis('off')
     for k, (ax, image) in enumerate(zip(axs.flat, images)):
         drawn = ax.imshow(image, **look)
+        if outline is not None: _outline(ax, outline[k])
         if k < len(titles): ax.set_title(titles[k], fontsize=9)
     if signed: fig.colorbar(drawn, ax=axs, label=label, shrink=.9, pad=.02)
