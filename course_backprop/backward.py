@@ -17,7 +17,7 @@ def backward(inp,    # images (n,i); receives `.g`
              targ,   # targets, as in `mse`
              params, # `Params` used by `forward`; all four receive `.g`
             ):
-    "The backward pass: gradients of the loss, from the end to the start. Each `.g` has the shape of its tensor and replaces an older one"
+    "Gradients of the loss, from the end to the start. Each `.g` has the shape of its tensor and replaces an older one"
     l1, l2, out = acts
     w1, b1, w2, b2 = params
     mse_grad(out, targ)
@@ -25,6 +25,7 @@ def backward(inp,    # images (n,i); receives `.g`
     relu_grad(l1, l2)
     lin_grad(inp, l1, w1, b1)
 
+# %% ../nbs/05_backward.ipynb #146953ed
 def forward_and_backward(inp,  # images (n,i), floats; receives `.g`
                          targ, # targets, as in `mse`
                          w1,   # (i,h); receives `.g`
@@ -32,7 +33,7 @@ def forward_and_backward(inp,  # images (n,i), floats; receives `.g`
                          w2,   # (h,o); receives `.g`
                          b2,   # (o,); receives `.g`
                         ):     # the loss, a scalar
-    "Loss of the network, and its gradients as `.g` on `inp`, `w1`, `b1`, `w2` and `b2`. Errors as in `forward` and `mse`, before any `.g` is set"
+    "The loss, and its gradients as `.g`. Errors as in `forward` and `mse`, before any `.g` is set"
     params = Params(w1, b1, w2, b2)
     acts = forward(inp, params)
     loss = mse(acts.out, targ)       # to look at: the backward pass doesn't use it

@@ -17,8 +17,10 @@ def lin_shape(x, # (n,i)
              ):  # (n,o), the shape of `lin`'s output
     "Shape of what a linear layer puts out; ValueError where the three shapes don't fit"
     if x.ndim == w.ndim == 2 and x.shape[1] == w.shape[0] and b.shape == w.shape[1:]: return len(x), w.shape[1]
-    raise ValueError(f'a linear layer needs x (n,i), w (i,o), b (o,), not {tuple(x.shape)}, {tuple(w.shape)}, {tuple(b.shape)}')
+    shapes = ', '.join(str(tuple(t.shape)) for t in (x, w, b))
+    raise ValueError(f'a linear layer needs x (n,i), w (i,o), b (o,), not {shapes}')
 
+# %% ../nbs/01_forward.ipynb #3216e42b
 def lin(x, # inputs (n,i), floats
         w, # weight (i,o), same dtype
         b, # bias (o,), same dtype
@@ -36,14 +38,16 @@ def relu(x, # any shape
 def residual(output, # predictions (n,1) or any other shape, floats
              targ,   # targets: (n,) for predictions (n,1), else the shape of `output`
             ):       # shape and dtype of `output`
-    "`output - targ`, number by number. ValueError for shapes that would broadcast and for no samples, TypeError if not floats"
+    "`output - targ`, entry by entry. ValueError if the shapes would broadcast or there are no samples, TypeError if not floats"
     if not output.is_floating_point(): raise TypeError(f'predictions must be floats, not {output.dtype}')
     if output.numel() == 0: raise ValueError(f'no samples: the predictions have shape {tuple(output.shape)}')
     if targ.ndim == 1 and output.shape == (len(targ), 1): targ = targ.unsqueeze(-1)
     if output.shape != targ.shape:
-        raise ValueError(f'predictions {tuple(output.shape)} need targets of the same shape, or (n,1) with (n,), not {tuple(targ.shape)}')
+        raise ValueError(f'predictions {tuple(output.shape)} need targets of the same shape, or (n,1) with (n,), '
+                         f'not {tuple(targ.shape)}')
     return output - targ.to(output.dtype)
 
+# %% ../nbs/01_forward.ipynb #0a072c97
 def mse(output, # as in `residual`
         targ,   # as in `residual`
        ):       # scalar
@@ -64,6 +68,7 @@ class Activations(NamedTuple):
     l2: Tensor  # v (n,h), output of ReLU
     out: Tensor # u (n,o), output of linear 2: the prediction
 
+# %% ../nbs/01_forward.ipynb #d621cdda
 def init_params(n_in,           # i, inputs of the network
                 n_hidden,       # h, its hidden numbers
                 n_out=1,        # o, its outputs
@@ -87,7 +92,7 @@ def model_ping(name,   # 'inp', 'w1', 'b1', 'l1', 'l2', 'w2', 'b2', 'out', or 'l
                inp,    # images (n,i)
                params, # `Params`
               ):       # the tensor of that name
-    "Any value on the way from `inp` to the prediction, from a new forward pass. ValueError lists the names if there is none like it"
+    "Any value on the way from `inp` to the prediction, by a new forward pass. ValueError for an unknown name lists the names"
     acts = forward(inp, params)
     values = dict(inp=inp, **params._asdict(), **acts._asdict(), l3=acts.out)
     if name not in values: raise ValueError(f'the model has no {name!r}; it has {", ".join(values)}')

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['upstream', 'lin_grad']
 
-# %% ../nbs/03_linear_grad.ipynb #9e58786a
-import torch
+# %% ../nbs/03_linear_grad.ipynb #63304618
 from .forward import lin_shape
 
 # %% ../nbs/03_linear_grad.ipynb #96b16777
@@ -14,21 +13,24 @@ def upstream(out,    # what a layer put out
              caller, # the gradient function that asks, for the message
              first,  # what has to run before it, for the message
             ):       # `out.g`
-    "The gradient that arrived at `out`; ValueError where there is none, or its shape or dtype is not that of `out`"
+    "The gradient that arrived at `out`. ValueError where there is none, or one of another shape or dtype than `out`"
     g = getattr(out, 'g', None)
-    if g is None: raise ValueError(f'{caller}: `out` has no gradient `.g` yet. Run {first} first: the backward pass goes from the end to the start')
-    if g.shape != out.shape: raise ValueError(f'{caller}: `out.g` has shape {tuple(g.shape)}, `out` has {tuple(out.shape)}')
+    if g is None: raise ValueError(f'{caller}: `out` has no gradient `.g` yet. First run {first}')
+    if g.shape != out.shape:
+        raise ValueError(f'{caller}: `out.g` has shape {tuple(g.shape)}, `out` has {tuple(out.shape)}')
     if g.dtype != out.dtype: raise ValueError(f'{caller}: `out.g` is {g.dtype}, `out` is {out.dtype}')
     return g
 
+# %% ../nbs/03_linear_grad.ipynb #27b108fa
 def lin_grad(inp, # input (n,i); receives `.g`, dL/d`inp` (n,i)
              out, # what `lin` made of it (n,o); its `.g` must be set, (n,o)
              w,   # weight (i,o); receives `.g`, dL/d`w` (i,o)
              b,   # bias (o,); receives `.g`, dL/d`b` (o,)
             ):
-    "The three gradients of `lin`. ValueError, before any `.g` is set, if shapes don't fit or `out.g` isn't there: see `upstream`"
-    if out.shape != lin_shape(inp, w, b): raise ValueError(f'lin_grad: `out` should be {lin_shape(inp, w, b)}, not {tuple(out.shape)}')
-    g = upstream(out, 'lin_grad', 'the gradient of the function that took `out` in (`relu_grad`, or `mse_grad` at the end)')
+    "The three gradients of `lin`. ValueError as in `lin_shape` and `upstream`, before any `.g` is set"
+    shape = lin_shape(inp, w, b)
+    if out.shape != shape: raise ValueError(f'lin_grad: `out` should be {shape}, not {tuple(out.shape)}')
+    g = upstream(out, 'lin_grad', 'the gradient function of what comes after (`relu_grad`, or `mse_grad` at the end)')
     inp.g = g @ w.t()
     w.g = inp.t() @ g
     b.g = g.sum(0)

@@ -24,26 +24,29 @@ def parse_idx(raw, # content of an idx file of unsigned bytes
 
 # %% ../nbs/00_mnist.ipynb #a98b0226
 PUBLISHED_MD5 = {  # of the uncompressed files
-    'train-images-idx3-ubyte': '6bbc9ace898e44ae57da46a324031adb', 'train-labels-idx1-ubyte': 'a25bea736e30d166cdddb491f175f624',
-    't10k-images-idx3-ubyte': '2646ac647ad5339dbf082846283269ea', 't10k-labels-idx1-ubyte': '27ae3e4e09519cfbb04c329615203637'}
+    'train-images-idx3-ubyte': '6bbc9ace898e44ae57da46a324031adb',
+    'train-labels-idx1-ubyte': 'a25bea736e30d166cdddb491f175f624',
+    't10k-images-idx3-ubyte':  '2646ac647ad5339dbf082846283269ea',
+    't10k-labels-idx1-ubyte':  '27ae3e4e09519cfbb04c329615203637'}
 
 def read_mnist(name,      # one of the four names in `PUBLISHED_MD5`
                path=None, # folder with the gzipped idx files; None: the ones shipped with the package
               ):          # uint8 tensor: images (60000 or 10000, 28, 28) or labels (60000,) or (10000,)
-    "One of the four files of MNIST (LeCun, Cortes, Burges), checked; FileNotFoundError or ValueError names a file that is not right"
+    "One of MNIST's four files (LeCun, Cortes, Burges), checked. FileNotFoundError or ValueError names a file that isn't right"
     file = Path(path or files('course_backprop')/'data')/f'{name}.gz'
-    if not file.exists(): raise FileNotFoundError(f'{file} is missing: put it there, or leave `path` out to use the shipped files')
+    cure = 'or leave `path` out to use the shipped files'
+    if not file.exists(): raise FileNotFoundError(f'{file} is missing: put it there, {cure}')
     try: raw = gzip.decompress(file.read_bytes())
     except (EOFError, zlib.error, gzip.BadGzipFile) as e: raw, why = b'', f'cannot be unpacked ({e})'
     else: why = 'is not the published one'
     if hashlib.md5(raw, usedforsecurity=False).hexdigest() != PUBLISHED_MD5[name]:
-        raise ValueError(f'{file} {why}: it is damaged or altered. Copy it again, or leave `path` out to use the shipped files')
+        raise ValueError(f'{file} {why}: it is damaged or altered. Copy it again, {cure}')
     return parse_idx(raw)
 
 # %% ../nbs/00_mnist.ipynb #aff037ee
 def load_mnist(path=None, # folder with the gzipped idx files; None: the ones shipped with the package
               ):          # x_train (50000,784), y_train (50000,), x_valid (10000,784), y_valid (10000,)
-    "MNIST's 60,000 training digits, split: images float32 in [0,1], labels int64. Errors as in `read_mnist`, before anything is returned"
+    "MNIST's 60,000 training digits, split: images float32 in [0,1], labels int64. Errors as in `read_mnist`"
     y, x = (read_mnist(f'train-{kind}-ubyte', path) for kind in ('labels-idx1', 'images-idx3'))
     x, y = x.view(-1, 784).float().div_(255), y.long()
     return x[:50000], y[:50000], x[50000:], y[50000:]

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['mse_grad']
 
-# %% ../nbs/02_mse_grad.ipynb #edf4123d
-import torch
+# %% ../nbs/02_mse_grad.ipynb #eb4beae4
 from .forward import residual
 
 # %% ../nbs/02_mse_grad.ipynb #59b2d94e

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['origins_name', 'Copied', 'lessons_dir', 'lessons', 'write_whole', 'digest', 'read_origins', 'fate', 'names',
            'copy_lesson', 'copy_lessons', 'report', 'parse_args', 'lab_args', 'start_lab', 'backprop_lab', 'proofs',
-           'image_count', 'backprop_check']
+           'image_count', 'check_args', 'backprop_check']
 
 # %% ../../nbs/tools/lab.ipynb #lab03
 import argparse, hashlib, json, os
@@ -154,7 +154,9 @@ def backprop_lab(argv=None, # words of the command line; none: those of this pro
     opts, folder, rest = parse_args(argv)
     try:
         try: print(report(copy_lessons(folder), folder))
-        except OSError as e: return f"backprop_lab: can't copy the lessons into {folder}: {e.filename}: {e.strerror}"
+        except OSError as e:
+            why = ': '.join(str(o) for o in (e.filename, e.strerror) if o)
+            return f"backprop_lab: can't copy the lessons into {folder}: {why}"
         return 0 if opts.copy_only else start_lab(lab_args(folder, opts, rest))
     except KeyboardInterrupt: return 130
 
@@ -173,23 +175,33 @@ def proofs(n=50000, # how many of the 50,000 training images
     some, few = min(n, 1000), min(n, 100)
     x, y, params = x[:some].double(), y[:some].double(), Params(*(p.double() for p in params))
     yield f'float64, {some:,} images, against autograd', check_grads(x, y, *params)
-    yield f'float64, {few} images, some entries of each tensor, against central differences', check_by_differences(x[:few], y[:few], *params)
+    yield (f'float64, {few} images less those at a kink, up to 50 entries of each tensor, against central differences',
+           check_by_differences(x[:few], y[:few], *params))
 
-def image_count(word): # a number from the command line
-    "How many images: 1 to 50000"
-    if not 1 <= int(word) <= 50000: raise ValueError(word)
+# %% ../../nbs/tools/lab.ipynb #chk02b
+def image_count(word, # from the command line
+               ):     # int
+    "How many images; an error that argparse shows if that isn't 1 to 50000"
+    if not (word.isdecimal() and 1 <= int(word) <= 50000): raise argparse.ArgumentTypeError(f'{word!r} is not a number from 1 to 50000')
     return int(word)
+
+def check_args(argv=None, # words of the command line; none: those of this process
+              ):
+    "The options of `backprop_check`"
+    parser = argparse.ArgumentParser('backprop_check',
+        description='Compare the hand-written gradients with autograd and with central differences, on MNIST.')
+    parser.add_argument('--n', type=image_count, default=50000, metavar='N', help='number of images, 1 to 50000 (default: all)')
+    parser.add_argument('--seed', type=int, default=0, metavar='S', help='seed of the random weights (default: 0)')
+    return parser.parse_args(argv)
 
 def backprop_check(argv=None, # words of the command line; none: those of this process
                   ):
-    "Prove the five gradients on MNIST and print the tables; returns the exit status, 0 only if all are right"
-    parser = argparse.ArgumentParser('backprop_check', description='Compare the hand-written gradients with autograd and central differences, on MNIST.')
-    parser.add_argument('--n', type=image_count, default=50000, metavar='N', help='number of images, 1 to 50000 (default: all)')
-    parser.add_argument('--seed', type=int, default=0, metavar='S', help='seed of the random weights (default: 0)')
-    opts = parser.parse_args(argv)
-    wrong = total = 0
-    for title, table in proofs(opts.n, opts.seed):
-        print(f'Gradients of the loss: {title}\n\n{table}\n')
-        wrong, total = wrong + sum(not r.ok for r in table), total + len(table)
+    "Prove the five gradients on MNIST and print the tables; returns the exit status, 0 only if all are right, or a line on what is wrong"
+    opts, wrong, total = check_args(argv), 0, 0
+    try:
+        for title, table in proofs(opts.n, opts.seed):
+            print(f'Gradients of the loss: {title}\n\n{table}\n')
+            wrong, total = wrong + sum(not r.ok for r in table), total + len(table)
+    except (OSError, ValueError) as e: return f'backprop_check: {e}'
     print(f'{wrong} of {total} gradients are WRONG' if wrong else f'All {total} gradients are right')
     return int(wrong > 0)
