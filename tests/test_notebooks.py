@@ -70,7 +70,8 @@ last_lines = '''if Path('{}settings.ini').exists() and find_spec('nbdev'):  # in
     from nbdev import nbdev_export; nbdev_export()'''
 
 def exports_last(nb):
-    "In a clone, running a notebook to its end brings the package up to date"
+    "In a clone, running a notebook that has a module to its end brings the package up to date"
+    if not nb.exp: return []
     last = nb.code[-1] if nb.code else ''
     return [] if last.startswith('#| hide\n') and last.endswith(last_lines.format('../'*nb.depth)) else [last]
 
@@ -126,8 +127,8 @@ def html(s): return [dict(output_type='display_data', data={'text/html': s})]
     (clean_outputs, made_up('x', outputs=text('C:\\Users\\ada'))),
     (clean_outputs, made_up('x', outputs=html('<td>/opt/course/data</td>'))),
     (has_outputs, made_up('x')),
-    (exports_last, made_up('#| hide\n' + last_lines.format('../'), 'x')),
-    (exports_last, made_up('#| hide\n' + last_lines.format('../'), name='tools/made_up.ipynb')),
+    (exports_last, made_up('#| default_exp made_up', '#| hide\n' + last_lines.format('../'), 'x')),
+    (exports_last, made_up('#| default_exp tools.made_up', '#| hide\n' + last_lines.format('../'), name='tools/a.ipynb')),
     (one_name, made_up('#| default_exp other')),
 ])
 def test_rule_is_seen_to_fail(rule, nb):
