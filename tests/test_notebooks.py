@@ -128,7 +128,7 @@ def html(s): return [dict(output_type='display_data', data={'text/html': s})]
     (clean_outputs, made_up('x', outputs=html('<td>/opt/course/data</td>'))),
     (has_outputs, made_up('x')),
     (exports_last, made_up('#| default_exp made_up', '#| hide\n' + last_lines.format('../'), 'x')),
-    (exports_last, made_up('#| default_exp tools.made_up', '#| hide\n' + last_lines.format('../'), name='tools/a.ipynb')),
+    (exports_last, made_up('#| default_exp tools.a', '#| hide\n' + last_lines.format('../'), name='tools/a.ipynb')),
     (one_name, made_up('#| default_exp other')),
 ])
 def test_rule_is_seen_to_fail(rule, nb):
