@@ -66,11 +66,11 @@ def away_from_kinks(inp, # images (n,i)
                     w1,  # (i,h)
                     b1,  # (h,)
                     eps, # step
-                   ):    # mask (n,): the images of which a step of `eps` in one entry of `inp`, `w1` or `b1` opens or shuts no gate
-    "Where the loss has no corner within reach. ValueError if that is nowhere"
+                   ):    # mask (n,)
+    "The images for which a step in one entry of `inp`, `w1` or `b1` moves no pre-activation across 0. ValueError if none"
     reach = 2*eps*max(1., inp.abs().max().item(), w1.abs().max().item())
     clear = (lin(inp, w1, b1).abs() > reach).all(1)
-    if not clear.any(): raise ValueError(f'each of the {len(inp)} images has a pre-activation within {reach:.0e} of 0: take more images')
+    if not clear.any(): raise ValueError(f'all {len(inp)} images have a pre-activation within {reach:.0e} of 0: take more images')
     return clear
 
 # %% ../nbs/06_autograd_check.ipynb #a0f6e958
@@ -84,14 +84,14 @@ def check_by_differences(inp,  # images (n,i), float64; those near a kink are le
                          entries=50, # how many entries of each tensor to compare, at random
                          seed=0,     # of this choice
                          tol=1e-7,   # largest relative error that passes
-                        ):           # `Report`; where values were compared, the shape is that of the chosen entries
-    "Compare the gradients that `fn` sets with central differences of the loss. ValueError as in `away_from_kinks`, or if not float64"
+                        ):           # `Report`, of the chosen entries
+    "Compare the gradients that `fn` sets with central differences of the loss. ValueError as in `away_from_kinks`"
     clear = away_from_kinks(inp, w1, b1, eps=1e-4)
     args = dict(inp=inp[clear], targ=targ[clear], w1=w1, b1=b1, w2=w2, b2=b2)
     got = run_clean(fn, *args.values())
     generator, report = torch.Generator().manual_seed(seed), Report()
     for name in NAMES:
-        whole = compare(f'{name}.g', got[name], torch.zeros_like(args[name]), tol=float('inf'))    # shape, dtype, finiteness
+        whole = compare(f'{name}.g', got[name], args[name]*0, tol=float('inf'))     # shape, dtype, finiteness
         at = torch.randperm(args[name].numel(), generator=generator)[:entries]
         truth = central_difference(lambda z: loss_of(**{**args, name: z}), args[name], eps=1e-4, at=at.tolist())
         report.append(compare(f'{name}.g', got[name].reshape(-1)[at], truth, tol) if whole.ok else whole)

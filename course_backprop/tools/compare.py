@@ -122,6 +122,7 @@ def true_grads(f,             # forward function
     leaves = [x.detach().requires_grad_() for x in inputs]
     return torch.autograd.grad(f(*leaves), leaves, grad_outputs=upstream)
 
+# %% ../../nbs/tools/compare.ipynb #7c5fbd14
 def central_difference(f,        # function of one tensor that returns a scalar
                        x,        # where to differentiate, float64; left as it is
                        eps=1e-5, # size of the step
