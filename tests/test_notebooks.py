@@ -40,12 +40,12 @@ def imports(source):
             if o.names[0].name == '*': yield '*'
 
 def may_import(nb, name):
-    "Lessons: torch, the standard library, earlier lessons and tools.compare. Tools: no lesson, but for two of them"
+    "Lessons: torch, the standard library, earlier lessons, tools.compare, and tqdm to train. Tools: no lesson, but for two of them"
     package, _, module = name.partition('.')
     if name == '*' or package == '': return False
     if nb.number is None: return module not in lesson_of or nb.name in ('tools/exercises.ipynb', 'tools/lab.ipynb')
     if package == 'course_backprop': return module == 'tools.compare' or lesson_of.get(module, 99) < nb.number
-    return package == 'torch' or package in sys.stdlib_module_names
+    return package == 'torch' or package in sys.stdlib_module_names or (package == 'tqdm' and nb.name == '10_train.ipynb')
 
 def allowed_imports(nb): return [o for o in imports(nb.exported) if not may_import(nb, o)]
 

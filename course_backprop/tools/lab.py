@@ -5,14 +5,18 @@
 # %% auto #0
 __all__ = ['origins_name', 'Copied', 'lessons_dir', 'lessons', 'write_whole', 'digest', 'read_origins', 'fate', 'names',
            'copy_lesson', 'copy_lessons', 'report', 'parse_args', 'lab_args', 'start_lab', 'backprop_lab', 'proofs',
-           'image_count', 'check_args', 'backprop_check']
+           'peak_mb', 'measure_form', 'forms', 'image_count', 'check_args', 'backprop_check']
 
 # %% ../../nbs/tools/lab.ipynb #lab03
-import argparse, hashlib, json, os
+import argparse, hashlib, json, os, sys
 from collections import Counter, namedtuple
+from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from itertools import count
+from multiprocessing import get_context
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 import course_backprop
 
 # %% ../../nbs/tools/lab.ipynb #lab08
@@ -178,6 +182,48 @@ def proofs(n=50000, # how many of the 50,000 training images
     yield (f'float64, {few} images less those at a kink, up to 50 entries of each tensor, against central differences',
            check_by_differences(x[:few], y[:few], *params))
 
+# %% ../../nbs/tools/lab.ipynb #frm02
+def peak_mb():
+    "Most memory this process has had so far, in MB; NaN where the system doesn't tell"
+    status = Path('/proc/self/status')       # on Linux; getrusage there starts with the memory of the parent process
+    if status.exists(): return int(status.read_text().split('VmHWM:')[1].split()[0])/1e3
+    try: from resource import RUSAGE_SELF, getrusage
+    except ImportError: return float('nan')
+    return getrusage(RUSAGE_SELF).ru_maxrss/1e6
+
+def measure_form(name, # of the form, in `nn_module.FORMS`
+                 n,    # number of images
+                ):     # seconds, median of five runs; MB above what the images take
+    "Time and extra memory of both passes; meant for a process of its own"
+    import torch
+    from course_backprop.forward import init_params
+    from course_backprop.nn_module import FORMS
+    params, fn = init_params(784, 50), FORMS[name]
+    fn(torch.randn(64, 784), torch.randn(64), *params)                      # whatever the first call sets up
+    x, y, seconds = torch.randn(n, 784), torch.randn(n), []
+    before = peak_mb()
+    for run in range(5):
+        x.g, start = None, perf_counter()
+        fn(x, y, *params)
+        seconds.append(perf_counter() - start)
+    return median(seconds), peak_mb() - before
+
+# %% ../../nbs/tools/lab.ipynb #frm03
+def forms(n=50000, # how many of the 50,000 training images
+          seed=0,  # of the random weights
+         ):        # yields pairs of a title and a `Report`
+    "The proof of each of the four forms, with its time and memory"
+    import torch
+    from course_backprop.autograd_check import check_grads
+    from course_backprop.forward import init_params
+    from course_backprop.mnist import training_set
+    from course_backprop.nn_module import FORMS
+    x, y = training_set(n)
+    params = init_params(784, 50, generator=torch.Generator().manual_seed(seed))
+    for name, fn in FORMS.items():
+        with ProcessPoolExecutor(1, get_context('spawn')) as pool: seconds, mb = pool.submit(measure_form, name, n).result()
+        yield f'{name}: {1000*seconds:.0f} ms, {mb:.0f} MB more than the images', check_grads(x, y, *params, fn=fn)
+
 # %% ../../nbs/tools/lab.ipynb #chk02b
 def image_count(word, # from the command line
                ):     # int
@@ -192,6 +238,7 @@ def check_args(argv=None, # words of the command line; none: those of this proce
         description='Compare the hand-written gradients with autograd and with central differences, on MNIST.')
     parser.add_argument('--n', type=image_count, default=50000, metavar='N', help='number of images, 1 to 50000 (default: all)')
     parser.add_argument('--seed', type=int, default=0, metavar='S', help='seed of the random weights (default: 0)')
+    parser.add_argument('--forms', action='store_true', help='prove all four forms of the network instead, with time and memory of each')
     return parser.parse_args(argv)
 
 def backprop_check(argv=None, # words of the command line; none: those of this process
@@ -199,7 +246,7 @@ def backprop_check(argv=None, # words of the command line; none: those of this p
     "Prove the five gradients on MNIST and print the tables; returns the exit status, 0 only if all are right, or a line on what is wrong"
     opts, wrong, total = check_args(argv), 0, 0
     try:
-        for title, table in proofs(opts.n, opts.seed):
+        for title, table in (forms if opts.forms else proofs)(opts.n, opts.seed):
             print(f'Gradients of the loss: {title}\n\n{table}\n')
             wrong, total = wrong + sum(not r.ok for r in table), total + len(table)
     except (OSError, ValueError) as e: return f'backprop_check: {e}'
