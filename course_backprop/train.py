@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SGD', 'History', 'batch_step', 'progress_bar', 'train', 'classify', 'accuracy']
 
-# %% ../nbs/10_train.ipynb #9cdad946
+# %% ../nbs/10_train.ipynb #3317830f
+import sys
 import torch
 from .module import clear_grads
 
@@ -57,9 +58,10 @@ def batch_step(model, opt, x, y): # as in `train`, one batch; to a float
 # %% ../nbs/10_train.ipynb #3c80f424
 def progress_bar(total, show): # number of epochs; False for none
     "A bar that counts epochs and shows the score, but no times"
-    from tqdm.auto import tqdm
-    return tqdm(total=total, disable=not show, unit='epoch', bar_format='{desc}{bar} {n_fmt}/{total_fmt} {postfix}')
+    from tqdm import tqdm
+    return tqdm(total=total, disable=not show, file=sys.stdout, ncols=80, bar_format='epoch {n_fmt}/{total_fmt} {bar} {desc}')
 
+# %% ../nbs/10_train.ipynb #c5704157
 def train(model,          # a `Model`; its parameters are changed
           x,              # images (n,i)
           y,              # targets, as the model's loss takes them, n of them
@@ -79,8 +81,8 @@ def train(model,          # a `Model`; its parameters are changed
             for k, at in enumerate(torch.randperm(len(x), generator=generator).split(batch_size)):
                 history.losses.append(batch_step(model, opt, x[at], y[at]))
             if score: history.scores.append(score(model))
+            bar.set_description_str(f'score {history.scores[-1]:.3f}' if score else f'loss {history.losses[-1]:.3f}', refresh=False)
             bar.update()
-            bar.set_postfix_str(f'score {history.scores[-1]:.3f}' if score else f'loss {history.losses[-1]:.3f}')
     except KeyboardInterrupt: history.stopped = f'interrupted after {len(history.losses)} steps'
     except FloatingPointError as e:
         where = f'step {len(history.losses)} (epoch {epoch}, batch {k})'
