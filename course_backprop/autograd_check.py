@@ -67,10 +67,10 @@ def away_from_kinks(inp, # images (n,i)
                     b1,  # (h,)
                     eps, # step
                    ):    # mask (n,)
-    "The images for which a step in one entry of `inp`, `w1` or `b1` moves no pre-activation across 0. ValueError if none"
+    "The images of which a step in an entry of `inp`, `w1` or `b1` moves no pre-activation across 0. ValueError if none"
     reach = 2*eps*max(1., inp.abs().max().item(), w1.abs().max().item())
     clear = (lin(inp, w1, b1).abs() > reach).all(1)
-    if not clear.any(): raise ValueError(f'all {len(inp)} images have a pre-activation within {reach:.0e} of 0: take more images')
+    if not clear.any(): raise ValueError(f'every image has a pre-activation within {reach:.0e} of 0: take more images')
     return clear
 
 # %% ../nbs/06_autograd_check.ipynb #a0f6e958

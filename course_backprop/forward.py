@@ -38,7 +38,7 @@ def relu(x, # any shape
 def residual(output, # predictions (n,1) or any other shape, floats
              targ,   # targets: (n,) for predictions (n,1), else the shape of `output`
             ):       # shape and dtype of `output`
-    "`output - targ`, entry by entry. ValueError if the shapes would broadcast or there are no samples, TypeError if not floats"
+    "`output - targ`, entry by entry. ValueError if shapes would broadcast or nothing is there, TypeError if not floats"
     if not output.is_floating_point(): raise TypeError(f'predictions must be floats, not {output.dtype}')
     if output.numel() == 0: raise ValueError(f'no samples: the predictions have shape {tuple(output.shape)}')
     if targ.ndim == 1 and output.shape == (len(targ), 1): targ = targ.unsqueeze(-1)
@@ -92,7 +92,7 @@ def model_ping(name,   # 'inp', 'w1', 'b1', 'l1', 'l2', 'w2', 'b2', 'out', or 'l
                inp,    # images (n,i)
                params, # `Params`
               ):       # the tensor of that name
-    "Any value on the way from `inp` to the prediction, by a new forward pass. ValueError for an unknown name lists the names"
+    "Any value on the way to the prediction, by a new forward pass. ValueError for an unknown name lists the names"
     acts = forward(inp, params)
     values = dict(inp=inp, **params._asdict(), **acts._asdict(), l3=acts.out)
     if name not in values: raise ValueError(f'the model has no {name!r}; it has {", ".join(values)}')

@@ -47,8 +47,8 @@ def check_layers(layers, # list of layers, each called once in a forward pass
                 ):
     "ValueError if a layer stands there twice, or if sizes of two linear layers don't meet"
     if len(set(map(id, layers))) < len(layers):
-        raise ValueError('a layer is used twice in this model: its second call would overwrite what its backward needs from the '
-                         'first. Make two layers; they may hold the same w and b only if their gradients are added up')
+        raise ValueError('a layer is used twice in this model: its second call would overwrite what its backward '
+                         'needs from the first. Make two layers instead')
     sized = [(f'layer {k} ({type(l).__name__})', l.w.shape) for k, l in enumerate(layers) if hasattr(l, 'w')]
     for (first, (_, o)), (second, (i, _)) in zip(sized, sized[1:]):
         if o != i: raise ValueError(f'{first} puts out {o} numbers, but {second} takes in {i}')

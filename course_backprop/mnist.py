@@ -32,7 +32,7 @@ PUBLISHED_MD5 = {  # of the uncompressed files
 def read_mnist(name,      # one of the four names in `PUBLISHED_MD5`
                path=None, # folder with the gzipped idx files; None: the ones shipped with the package
               ):          # uint8 tensor: images (60000 or 10000, 28, 28) or labels (60000,) or (10000,)
-    "One of MNIST's four files (LeCun, Cortes, Burges), checked. FileNotFoundError or ValueError names a file that isn't right"
+    "One of MNIST's four files (LeCun, Cortes, Burges). FileNotFoundError or ValueError names one that isn't right"
     file = Path(path or files('course_backprop')/'data')/f'{name}.gz'
     cure = 'or leave `path` out to use the shipped files'
     if not file.exists(): raise FileNotFoundError(f'{file} is missing: put it there, {cure}')

@@ -25,11 +25,14 @@ class Module:
     def backward(self):
         "Gradients of what went into the last call; the gradient of what came out has to be there"
         if self.args is None:
-            raise RuntimeError(f'{type(self).__name__}.backward() before a forward call: call the layer first, then go back')
+            raise RuntimeError(f'{type(self).__name__}.backward() before a forward call: call the layer first')
         self.bwd(self.out, *self.args)
 
-    def forward(self, *args): raise NotImplementedError(f'{type(self).__name__} needs a `forward(self, inp)`, its formula')
-    def bwd(self, out, *args): raise NotImplementedError(f'{type(self).__name__} needs a `bwd(self, out, inp)`, its gradient')
+    def forward(self, *args):
+        raise NotImplementedError(f'{type(self).__name__} needs a `forward(self, inp)`, its formula')
+
+    def bwd(self, out, *args):
+        raise NotImplementedError(f'{type(self).__name__} needs a `bwd(self, out, inp)`, its gradient')
 
 # %% ../nbs/08_module.ipynb #1034798e
 def parameters(module, # a `Module`

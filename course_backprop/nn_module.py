@@ -36,7 +36,7 @@ class Model(nn.Module):
     def forward(self, inp, targ): return mse(self.layers(inp), targ)       # shapes as in `mse`; to a scalar
 
 # %% ../nbs/09_nn_module.ipynb #17f3bad8
-def by_layers(inp, targ, w1, b1, w2, b2): # as in `forward_and_backward`; sets `.g` on all but `targ`; returns the loss
+def by_layers(inp, targ, w1, b1, w2, b2): # as in `forward_and_backward`
     "The network as classes, lesson 7"
     model = layers.Model([layers.Lin(w1, b1), layers.Relu(), layers.Lin(w2, b2)])
     loss = model(inp, targ)

@@ -12,7 +12,7 @@ from .module import clear_grads
 
 # %% ../nbs/10_train.ipynb #343e622d
 class SGD:
-    "Stochastic gradient descent on `.g`: g + weight_decay·w, then velocity = momentum·velocity + g, then w − lr·velocity"
+    "Stochastic gradient descent on `.g`, by the formulas of `torch.optim.SGD`"
     def __init__(self,
                  params,          # list of tensors; changed by each step
                  lr,              # learning rate; ValueError unless above 0
@@ -59,7 +59,8 @@ def batch_step(model, opt, x, y): # as in `train`, one batch; to a float
 def progress_bar(total, show): # number of epochs; False for none
     "A bar that counts epochs and shows the score, but no times"
     from tqdm import tqdm
-    return tqdm(total=total, disable=not show, file=sys.stdout, ncols=80, bar_format='epoch {n_fmt}/{total_fmt} {bar} {desc}')
+    look = 'epoch {n_fmt}/{total_fmt} {bar} {desc}'
+    return tqdm(total=total, disable=not show, file=sys.stdout, ncols=80, bar_format=look)
 
 # %% ../nbs/10_train.ipynb #c5704157
 def train(model,          # a `Model`; its parameters are changed
@@ -72,7 +73,7 @@ def train(model,          # a `Model`; its parameters are changed
           score=None,     # function of the model, called after each epoch
           progress=True,  # show a progress bar
          ):               # `History`
-    "Train in shuffled batches. Ctrl-C ends it with what there is; FloatingPointError names the step at which the loss isn't finite"
+    "Train in shuffled batches. Ctrl-C ends it with what there is; FloatingPointError if a loss isn't finite"
     if not 1 <= batch_size <= len(x):
         raise ValueError(f'batch_size must be from 1 to {len(x)}, the number of images, not {batch_size}')
     history, bar = History(), progress_bar(epochs, progress)
@@ -81,12 +82,13 @@ def train(model,          # a `Model`; its parameters are changed
             for k, at in enumerate(torch.randperm(len(x), generator=generator).split(batch_size)):
                 history.losses.append(batch_step(model, opt, x[at], y[at]))
             if score: history.scores.append(score(model))
-            bar.set_description_str(f'score {history.scores[-1]:.3f}' if score else f'loss {history.losses[-1]:.3f}', refresh=False)
+            said = f'score {history.scores[-1]:.3f}' if score else f'loss {history.losses[-1]:.3f}'
+            bar.set_description_str(said, refresh=False)
             bar.update()
     except KeyboardInterrupt: history.stopped = f'interrupted after {len(history.losses)} steps'
     except FloatingPointError as e:
         where = f'step {len(history.losses)} (epoch {epoch}, batch {k})'
-        raise FloatingPointError(f'{e} at {where}: the parameters are as before it. Try a smaller learning rate') from None
+        raise FloatingPointError(f'{e} at {where}; the parameters are as before it. A smaller learning rate may help') from None
     finally: bar.close()
     return history
 

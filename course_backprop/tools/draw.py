@@ -82,7 +82,8 @@ def show_images(images,        # (k,784), or k images of 28×28
         raise ValueError(f'images are (k,784) or (k,28,28), not {tuple(images.shape)}')
     images = images.detach().reshape(-1, 28, 28)
     nrows = -(-len(images)//ncols)
-    fig, axs = plt.subplots(nrows, ncols, figsize=(ncols*size + .6*signed, nrows*(size + .22*bool(len(titles)))), squeeze=False)
+    figsize = ncols*size + .6*signed, nrows*(size + .22*bool(len(titles)))
+    fig, axs = plt.subplots(nrows, ncols, figsize=figsize, squeeze=False)
     top = top or images.abs().max().item() or 1.
     look = dict(cmap='RdBu_r', vmin=-top, vmax=top) if signed else dict(cmap='gray_r')
     for ax in axs.flat: ax.axis('off')
