@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Lin', 'Relu', 'Mse', 'check_layers', 'Model']
 
-# %% ../nbs/07_layers.ipynb #995db013
+# %% ../nbs/07_layers.ipynb #0954de95
+from torch import Tensor
 from .forward import lin, mse, relu
 from .mse_grad import mse_grad
 from .linear_grad import lin_grad
@@ -28,6 +29,8 @@ class Lin:
 # %% ../nbs/07_layers.ipynb #803d9b64
 class Relu:
     "What is positive stays, the rest becomes 0"
+    keeps_shape = True
+
     def __call__(self, inp): # any shape to the same shape
         self.inp, self.out = inp, relu(inp)
         return self.out
@@ -45,13 +48,19 @@ class Mse:
 # %% ../nbs/07_layers.ipynb #011e35e0
 def check_layers(layers, # list of layers, each called once in a forward pass
                 ):
-    "ValueError if a layer stands there twice, or if sizes of two linear layers don't meet"
-    if len(set(map(id, layers))) < len(layers):
-        raise ValueError('a layer is used twice in this model: its second call would overwrite what its backward '
-                         'needs from the first. Make two layers instead')
-    sized = [(f'layer {k} ({type(l).__name__})', l.w.shape) for k, l in enumerate(layers) if hasattr(l, 'w')]
-    for (first, (_, o)), (second, (i, _)) in zip(sized, sized[1:]):
-        if o != i: raise ValueError(f'{first} puts out {o} numbers, but {second} takes in {i}')
+    "ValueError if a layer or a parameter stands there twice, or if the sizes of two linear layers don't meet"
+    owned = [z for layer in layers for z in (layer, *vars(layer).values()) if z is layer or isinstance(z, Tensor)]
+    if len(set(map(id, owned))) < len(owned):
+        raise ValueError('a layer or a parameter is used twice in this model: the second backward would overwrite '
+                         'the gradient of the first. Give each place a layer of its own')
+    last = None                                                # the linear layer before, if its size still holds
+    for k, layer in enumerate(layers):
+        w = getattr(layer, 'w', None)
+        if w is None and not getattr(layer, 'keeps_shape', False): last = None
+        if w is None or w.ndim != 2: continue
+        if last and last[1] != len(w):
+            raise ValueError(f'{last[0]} puts out {last[1]} numbers, but layer {k} ({type(layer).__name__}) takes in {len(w)}')
+        last = f'layer {k} ({type(layer).__name__})', w.shape[1]
 
 # %% ../nbs/07_layers.ipynb #d09c43d2
 class Model:
