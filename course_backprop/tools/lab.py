@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['origins_name', 'Copied', 'lessons_dir', 'lessons', 'write_whole', 'digest', 'read_origins', 'fate', 'names',
-           'copy_lesson', 'copy_lessons', 'report', 'parse_args', 'lab_args', 'start_lab', 'backprop_lab', 'proofs',
-           'peak_mb', 'measure_form', 'forms', 'image_count', 'check_args', 'backprop_check']
+           'copy_lesson', 'copy_lessons', 'report', 'parse_args', 'lab_args', 'start_lab', 'backprop_lab', 'start',
+           'proofs', 'peak_mb', 'measure_form', 'forms', 'image_count', 'check_args', 'backprop_check']
 
 # %% ../../nbs/tools/lab.ipynb #lab03
 import argparse, hashlib, json, os, sys
@@ -165,16 +165,22 @@ def backprop_lab(argv=None, # words of the command line; none: those of this pro
     except KeyboardInterrupt: return 130
 
 # %% ../../nbs/tools/lab.ipynb #chk02
+def start(n,    # how many of the 50,000 training images
+          seed, # of the random weights
+         ):     # images (n,784), digits (n,), `Params`
+    "What every proof starts from"
+    import torch
+    from course_backprop.forward import init_params
+    from course_backprop.mnist import training_set
+    return *training_set(n), init_params(784, 50, generator=torch.Generator().manual_seed(seed))
+
 def proofs(n=50000, # how many of the 50,000 training images
            seed=0,  # of the random weights
           ):        # yields pairs of a title and a `Report`
     "The proofs, one after the other"
-    import torch
     from course_backprop.autograd_check import check_by_differences, check_grads
-    from course_backprop.forward import Params, init_params
-    from course_backprop.mnist import training_set
-    x, y = training_set(n)
-    params = init_params(784, 50, generator=torch.Generator().manual_seed(seed))
+    from course_backprop.forward import Params
+    x, y, params = start(n, seed)
     yield f'float32, {n:,} images, against autograd', check_grads(x, y, *params)
     some, few = min(n, 1000), min(n, 100)
     x, y, params = x[:some].double(), y[:some].double(), Params(*(p.double() for p in params))
@@ -213,13 +219,9 @@ def forms(n=50000, # how many of the 50,000 training images
           seed=0,  # of the random weights
          ):        # yields pairs of a title and a `Report`
     "The proof of each of the four forms, with its time and memory"
-    import torch
     from course_backprop.autograd_check import check_grads
-    from course_backprop.forward import init_params
-    from course_backprop.mnist import training_set
     from course_backprop.nn_module import FORMS
-    x, y = training_set(n)
-    params = init_params(784, 50, generator=torch.Generator().manual_seed(seed))
+    x, y, params = start(n, seed)
     for name, fn in FORMS.items():
         with ProcessPoolExecutor(1, get_context('spawn')) as pool: seconds, mb = pool.submit(measure_form, name, n).result()
         yield f'{name}: {1000*seconds:.0f} ms, {mb:.0f} MB more than the images', check_grads(x, y, *params, fn=fn)
