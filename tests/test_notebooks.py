@@ -36,7 +36,8 @@ def imports(source):
     for o in ast.walk(ast.parse(source)):
         if isinstance(o, ast.Import): yield from (a.name for a in o.names)
         elif isinstance(o, ast.ImportFrom):
-            yield o.module or '.'
+            if o.module == 'course_backprop': yield from (f'course_backprop.{a.name}' for a in o.names)   # modules, by name
+            else: yield o.module or '.'
             if o.names[0].name == '*': yield '*'
 
 def may_import(nb, name):
@@ -117,6 +118,7 @@ def html(s): return [dict(output_type='display_data', data={'text/html': s})]
     (allowed_imports, made_up('#| export\ndef f():\n    import matplotlib.pyplot')),
     (allowed_imports, made_up('#| export\nfrom course_backprop.tools.draw import chain')),
     (allowed_imports, made_up('#| export\nfrom torch import *')),
+    (allowed_imports, made_up('#| export\nfrom course_backprop import forward, train', name='05_made_up.ipynb')),
     (allowed_imports, made_up('#| export\nfrom course_backprop.mnist import load_mnist', name='00_made_up.ipynb')),
     (allowed_imports, made_up('#| export\nfrom course_backprop.mnist import load_mnist', name='tools/draw.ipynb')),
     (no_later_lesson, made_up('from course_backprop.forward import lin', name='00_made_up.ipynb')),
@@ -150,3 +152,4 @@ def test_harmless_outputs_pass(output): assert not list(clean_outputs(made_up('x
 def test_right_imports_pass():
     code = '#| export\nimport math, torch\nfrom torch import nn\nfrom course_backprop.mnist import load_mnist\n'
     assert allowed_imports(made_up(code + 'from course_backprop.tools.compare import compare')) == []
+    assert allowed_imports(made_up('#| export\nfrom course_backprop import forward, mnist', name='05_made_up.ipynb')) == []
