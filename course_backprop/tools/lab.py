@@ -8,7 +8,7 @@ __all__ = ['origins_name', 'Copied', 'lessons_dir', 'lessons', 'write_whole', 'd
            'proofs', 'peak_mb', 'measure_form', 'forms', 'image_count', 'check_args', 'backprop_check']
 
 # %% ../../nbs/tools/lab.ipynb #lab03
-import argparse, hashlib, json, os, sys
+import argparse, hashlib, json, os
 from collections import Counter, namedtuple
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
