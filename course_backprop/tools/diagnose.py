@@ -21,7 +21,7 @@ from .compare import Table, central_difference, compare, errors
 CAUSES = {
     'not-started':   'nothing was written yet',
     'raised':        'the code ended in an error, or did not end',
-    'missing':       'a gradient was not set',
+    'missing':       'a gradient, or a part of it, is not there',
     'shape':         'a shape that differs, even where it would broadcast',
     'transposed':    'rows and columns are exchanged',
     'dtype':         'another dtype, or a plain number, or too few digits',
@@ -132,7 +132,7 @@ def find_size(looks):
         for sign, minus in ((1, ''), (-1, '−')):
             for form, value in FORMS.items():
                 if not every(looks, lambda l: sign*value(l.sizes[name])*l.want): continue
-                cause = {'{}': 'sum-for-mean', '1/{}': 'mean-for-sum'}.get(form) if sign == 1 and name.startswith('n') else None
+                cause = {'{}': 'sum-for-mean', '1/{}': 'mean-for-sum'}.get(form) if sign == 1 and name.split('·')[0] == 'n' else None
                 return cause or 'factor', f'is exactly {minus}{form.format(name)} times the true gradient, in every case'
 
 # %% ../../nbs/tools/diagnose.ipynb #7408886c
@@ -191,15 +191,15 @@ def find_kind(looks):
 
 def explain(looks,       # list of `Look`, one for each case; at least one of them wrong
             suspects=(), # `Suspect`s whose `got` is a list with a tensor for each look
+            finders=(find_kind, *FINDERS, find_broadcast), # tried in this order
            ):            # cause and sentence
     "The explanation that fits all the cases; 'unknown' if none does"
-    kind = find_kind(looks)
-    seen = kind or next(filter(None, (find(looks) for find in FINDERS)), None)
+    seen = next(filter(None, (find(looks) for find in finders)), None)
     for s in suspects:
         if all(same(l.got, g) if isinstance(l.got, Tensor) or l.got is None else type(l.got) is type(g)
                for l, g in zip(looks, s.got)) and agrees_in_dtype(looks, s.got):
             return s.cause, (f'{seen[1]}: ' if seen and seen[0] == s.cause else 'is not right: ') + s.says
-    return (seen or find_broadcast(looks) or ('unknown', 'is wrong, and none of the usual mistakes explains all cases'))
+    return seen or ('unknown', 'is wrong, and none of the usual mistakes explains all cases')
 
 def agrees_in_dtype(looks, given): # looks; list of tensors
     "Does every look have the dtype of the tensor beside it?"
