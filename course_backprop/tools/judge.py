@@ -364,7 +364,7 @@ def why(exercise, attempt, runs, found): # runs from NaN and their rows
         cause, says = left_over(exercise, attempt, again, name) or (cause, says)
     k = min(worst, key=lambda k: cases[k].want[name].numel())
     called = 'Your answer' if exercise.secret else f'`{name}`' if name != 'result' else 'What comes back'
-    says = f'{called} {says}.'.replace('was not set', exercise.unset)
+    says = f'{called} {says}'.replace('was not set', exercise.unset).rstrip('.') + ('' if says.endswith('?') else '.')
     if exercise.secret: return Verdict(f'`{exercise.name}`', False, cause, name, says, len(cases))
     return Verdict(f'`{exercise.name}`', False, cause, name, says, len(cases), cases[k].label,
                    entries(runs[k].got.get(name), cases[k].want[name]), aside(cause, name, runs[k], found[k][name]))
