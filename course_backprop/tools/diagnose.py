@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['CAUSES', 'FORMS', 'FINDERS', 'Look', 'same', 'every', 'transpose', 'find_transposed', 'find_batch_sum',
            'find_broadcast', 'ratio', 'spell', 'find_constant', 'find_size', 'find_other', 'find_no_upstream',
-           'find_before', 'find_wrong_gate', 'find_dtype', 'Suspect', 'find_kind', 'explain', 'agrees_in_dtype',
-           'Entries', 'entries', 'Verdict', 'code', 'diagnose', 'Verdicts', 'runs', 'check_backward', 'named',
-           'judge_input']
+           'find_before', 'find_wrong_gate', 'find_dtype', 'Suspect', 'find_kind', 'gives', 'explain', 'Entries',
+           'entries', 'Verdict', 'code', 'diagnose', 'Verdicts', 'runs', 'check_backward', 'named', 'judge_input']
 
 # %% ../../nbs/tools/diagnose.ipynb #695f5fd0
 import html, re
@@ -59,7 +58,7 @@ def same(a, b,     # tensors, or None
         ):
     "Equal in shape and, but for rounding, in value, with `nan` at the same places; the dtype doesn't matter"
     if a is None or b is None: return a is b
-    if not isinstance(a, Tensor) or a.shape != b.shape: return False
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)) or a.shape != b.shape: return False
     if tol is None: tol = 1e-9 if a.dtype == b.dtype == torch.float64 else 2e-5
     a, b = a.detach().double(), b.detach().double()
     return torch.equal(a.isfinite(), b.isfinite()) and errors(*(t.nan_to_num(0, 0, 0) for t in (a, b)))[1] <= tol
@@ -67,8 +66,10 @@ def same(a, b,     # tensors, or None
 # %% ../../nbs/tools/diagnose.ipynb #28b30938
 def every(looks, predict): # looks; function of a look: the tensor this explanation predicts, or None if it doesn't apply
     "Does the prediction hold for every look?"
-    found = [predict(l) for l in looks]
-    return all(p is not None for p in found) and all(same(l.got, p, l.tol) for l, p in zip(looks, found))
+    def fits(l):
+        p = predict(l)
+        return p is not None and same(l.got, p, l.tol)
+    return all(map(fits, looks))
 
 def transpose(t): return t.t() if t.ndim == 2 else None
 
@@ -117,7 +118,8 @@ def spell(c): # a number; to a string
 
 def find_constant(looks):
     "The same ratio everywhere"
-    cs = [c for c in map(ratio, looks) if c is not None]
+    exact = [l for l in looks if l.want.dtype == torch.float64] or looks                # a ratio in float32 is a rough one
+    cs = [c for c in map(ratio, exact) if c is not None]
     if not cs or not every(looks, lambda l: cs[0]*l.want): return
     if cs[0] == 0: return 'factor', 'is 0 everywhere; the true gradient is not'
     if abs(cs[0] + 1) < 2e-5: return 'sign', 'has the right size and the wrong sign, everywhere'
@@ -128,11 +130,13 @@ FORMS = {'{}': lambda v: v, '1/{}': lambda v: 1/v, '{}/2': lambda v: v/2, '2/{}'
 
 def find_size(looks):
     "A ratio that is one of the sizes, or made from it"
-    for k, name in enumerate(looks[0].sizes):
+    known = [(c, l) for c, l in zip(map(ratio, looks), looks) if c is not None]
+    for name in looks[0].sizes:
         for sign, minus in ((1, ''), (-1, '−')):
             for form, value in FORMS.items():
+                if not all(abs(c/value(l.sizes[name]) - sign) < 1e-3 for c, l in known): continue
                 if not every(looks, lambda l: sign*value(l.sizes[name])*l.want): continue
-                cause = {'{}': 'sum-for-mean', '1/{}': 'mean-for-sum'}.get(form) if sign == 1 and name.split('·')[0] == 'n' else None
+                cause = {'{}': 'sum-for-mean', '1/{}': 'mean-for-sum'}.get(form) if name.split('·')[0] == 'n' else None
                 return cause or 'factor', f'is exactly {minus}{form.format(name)} times the true gradient, in every case'
 
 # %% ../../nbs/tools/diagnose.ipynb #7408886c
@@ -178,7 +182,7 @@ class Suspect(NamedTuple):
     says: str   # the mistake in words: what is forgotten, and why it belongs there
     got: object # what it gives: a tensor, a list of one for each case, or a function, as its user says
 
-FINDERS = (find_transposed, find_dtype, find_constant, find_size, find_other, find_no_upstream, find_before, find_batch_sum,
+FINDERS = (find_transposed, find_dtype, find_constant, find_size, find_batch_sum, find_other, find_no_upstream, find_before,
            find_wrong_gate)
 
 def find_kind(looks):
@@ -189,6 +193,11 @@ def find_kind(looks):
     odd = next((l for l in looks if not l.got.isfinite().all()), None)
     if odd: return 'not-finite', f'has {odd.got[~odd.got.isfinite()][0].item()} in it'
 
+def gives(g, got): # what a suspect gives, and what was given: tensors, None, or anything
+    "Does a suspect give just this, with its shape and dtype?"
+    if isinstance(got, Tensor) or got is None: return same(got, g) and (g is None or got.dtype == g.dtype)
+    return type(got) is type(g)
+
 def explain(looks,       # list of `Look`, one for each case; at least one of them wrong
             suspects=(), # `Suspect`s whose `got` is a list with a tensor for each look
             finders=(find_kind, *FINDERS, find_broadcast), # tried in this order
@@ -196,14 +205,9 @@ def explain(looks,       # list of `Look`, one for each case; at least one of th
     "The explanation that fits all the cases; 'unknown' if none does"
     seen = next(filter(None, (find(looks) for find in finders)), None)
     for s in suspects:
-        if all(same(l.got, g) if isinstance(l.got, Tensor) or l.got is None else type(l.got) is type(g)
-               for l, g in zip(looks, s.got)) and agrees_in_dtype(looks, s.got):
+        if all(gives(g, l.got) for g, l in zip(s.got, looks)):
             return s.cause, (f'{seen[1]}: ' if seen and seen[0] == s.cause else 'is not right: ') + s.says
     return seen or ('unknown', 'is wrong, and none of the usual mistakes explains all cases')
-
-def agrees_in_dtype(looks, given): # looks; list of tensors
-    "Does every look have the dtype of the tensor beside it?"
-    return all(getattr(l.got, 'dtype', None) == getattr(g, 'dtype', None) for l, g in zip(looks, given))
 
 # %% ../../nbs/tools/diagnose.ipynb #fd528e39
 class Entries(Table):

@@ -166,7 +166,6 @@ add('mse_grad', 2, 'mse_grad(inp, targ)', loss_cases(mse), right=sets_inp(lambda
     ('shape', 'one number for each prediction, in a vector, where `inp` is a column', sets_inp(lambda inp, targ: 2*residual(inp, targ).squeeze(1)/N(inp))),
     ('shape', 'a column (n,1) minus a vector (n,) is a table (n,n)', sets_inp(lambda inp, targ: 2*(inp - targ)/N(inp))),
     ('shape', 'each prediction has a slope of its own: no mean over them', sets_inp(lambda inp, targ: 2*residual(inp, targ).mean())),
-    ('swapped', 'that is the loss divided by each prediction\'s number, not a derivative', sets_inp(lambda inp, targ: mse(inp, targ)/inp)),
     ])
 
 add('mae_grad', 2, 'mae_grad(inp, targ)', loss_cases(mae), right=sets_inp(lambda inp, targ: residual(inp, targ).sign()/N(inp)),
@@ -260,7 +259,7 @@ add('lin_grad_input', 3, 'lin_grad_input(inp, out, w, b)', lin_cases('inp'), rig
            'Σ_k g_k·w_jk, for each sample. Which product of `out.g` (n,o) and `w` (i,o) sums over k and leaves (n,i)?',
            '`out.g @ w.t()`'),
     suspects=wrapped(INPUT, sets_inp) + [
-    ('raised', '`out.g` is (n,o) and `w` is (i,o): the o of both must meet', sets_inp(lambda inp, out, w, b: torch.mm(out.g, w) if w.shape[0] != w.shape[1] else (out.g @ w.t())*2)),
+    ('raised', '`out.g` is (n,o) and `w` is (i,o): the o of both must meet', sets_inp(lambda inp, out, w, b: out.g @ w)),
     ])
 
 add('lin_grad_weight', 3, 'lin_grad_weight(inp, out, w, b)', lin_cases('w'), right=sets_weight(weight_grad),
@@ -278,10 +277,10 @@ add('lin_grad_bias', 3, 'lin_grad_bias(inp, out, w, b)', lin_cases('b'), right=s
     suspects=wrapped(BIAS, sets_bias))
 
 def big_layer(n):
-    "A layer of the size of lesson 5's first one, with its upstream gradient"
-    out = torch.ones(n, 50)
-    out.g = torch.ones(n, 50)
-    return dict(inp=torch.ones(n, 784), out=out, w=torch.ones(784, 50), b=torch.ones(50))
+    "A layer of the size of linear 1 on MNIST, with its upstream gradient; zeros, as nobody looks at the numbers and they take no memory"
+    out = torch.zeros(n, 50)
+    out.g = torch.zeros(n, 50)
+    return dict(inp=torch.zeros(n, 784), out=out, w=torch.zeros(784, 50), b=torch.zeros(50))
 
 def reads_gradient(inp, out, w, b):
     inp.g = out.g @ w.t()
@@ -351,13 +350,13 @@ add('leaky_relu_grad', 4, 'leaky_relu_grad(inp, out, slope)', gate_cases(leaky_r
     suspects=[
     ('wrong-mask', 'nothing comes through on the left: that is plain ReLU', slopes(lambda s: 1., lambda s: 0.)),
     ('no-mask', 'on the left of 0 only `slope` of it comes through', slopes(lambda s: 1., lambda s: 1.)),
-    ('factor', 'on the right of 0 all of it comes through', slopes(lambda s: s, lambda s: s)),
+    ('wrong-mask', 'on the right of 0 all of it comes through', slopes(lambda s: s, lambda s: s)),
     ('wrong-mask', 'the two sides have changed places', slopes(lambda s: s, lambda s: 1.)),
     ('wrong-mask', 'at exactly 0 the slope is that of the left side, as in PyTorch: `>`, not `>=`', sets_inp(lambda inp, out, slope: out.g*torch.where(inp >= 0, 1., slope).to(inp.dtype))),
     ('wrong-mask', 'the line on the left goes up too: its slope is `slope`, not −`slope`', slopes(lambda s: 1., lambda s: -s)),
     ('wrong-mask', 'the slope is given: it need not be 0.01', slopes(lambda s: 1., lambda s: .01)),
     ('no-upstream', 'the slopes alone; the chain rule multiplies them with what arrives', sets_inp(lambda inp, out, slope: torch.where(inp > 0, 1., slope).to(inp.dtype))),
-    ('swapped', 'leaky ReLU was applied to the gradient; its slope depends on `inp`', sets_inp(lambda inp, out, slope: leaky_relu(out.g, slope))),
+    ('wrong-mask', 'leaky ReLU was applied to the gradient; its slope depends on `inp`', sets_inp(lambda inp, out, slope: leaky_relu(out.g, slope))),
     ])
 
 def clamp(inp, lo, hi): return inp.clamp(lo, hi)
@@ -531,14 +530,14 @@ add('central_difference', 6, 'central_difference(f, x, eps)', difference_cases, 
 
 def not_it(line, says): return 'swapped', f'is line {line}, which is right: {says}', line
 
-add('find_the_bug', 6, 'check("find_the_bug", line)', lambda: [Case('', {}, dict(result=torch.tensor(9)))], run=answer, right=9, secret=True,
+add('find_the_bug', 6, 'check("find_the_bug", line)', lambda: [Case('', {}, dict(result=torch.tensor(8)))], run=answer, right=8, secret=True,
     meaning='The gate was skipped: `l2.g` where `l1.g` belongs. Shapes can\'t tell, as both are (n,h); comparing with autograd can.',
-    hints=('Which of the gradients are wrong? A comparison with `autograd_grads` names them.',
+    hints=('Which of the gradients are wrong? `check_grads` names them.',
            'Only `w1.g` is wrong, and its shape is right. So is everything that is made before it.',
            'Read the line that sets `w1.g`: is that the gradient on linear 1\'s own side of the gate?'),
-    suspects=[not_it(3, 'the gradient of the loss has its 2 and its 1/n'), not_it(4, 'the upstream gradient, back through `w2`'),
-              not_it(5, '`l2` is what went into linear 2'), not_it(6, 'the sum over the samples'), not_it(7, 'the gate is open where `l1` is positive'),
-              not_it(8, 'the gradient behind the gate, back through `w1`'), not_it(10, 'the sum over the samples, of the gradient behind the gate')])
+    suspects=[not_it(2, 'the gradient of the loss has its 2 and its 1/n'), not_it(3, 'the upstream gradient, back through `w2`'),
+              not_it(4, '`l2` is what went into linear 2'), not_it(5, 'the sum over the samples'), not_it(6, 'the gate is open where `l1` is positive'),
+              not_it(7, 'the gradient behind the gate, back through `w1`'), not_it(9, 'the sum over the samples, of the gradient behind the gate')])
 
 # %% ../../nbs/tools/exercises.ipynb #deffca5a
 def run_layer(attempt, args, names, make=None): # `make`: how to get a layer from the attempt; None: call it
