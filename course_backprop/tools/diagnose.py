@@ -84,8 +84,8 @@ def find_batch_sum(looks):
     "A sum over the samples that is missing, or one too many"
     n = lambda l: next(iter(l.sizes.values()), None)
     if all(l.got.shape == (n(l), *l.want.shape) for l in looks):
-        more = '' if every([l._replace(got=l.got.sum(0)) for l in looks], lambda l: l.want) else ', though that sum would be wrong too'
-        return 'shape', f'has an entry for each sample: the sum over the samples is missing{more}'
+        more = '' if every([l._replace(got=l.got.sum(0)) for l in looks], lambda l: l.want) else '; and that sum would be wrong too'
+        return 'shape', f'has an entry for each sample, not their sum{more}'
     for word, how in (('sum', torch.sum), ('mean', torch.mean)):
         if all(l.want.ndim and l.want.shape[0] == n(l) for l in looks) and every(looks, lambda l: how(l.want, 0)):
             return 'shape', f'is the {word} of the true gradient over the samples; but each sample has one of its own'
@@ -95,11 +95,12 @@ def find_broadcast(looks):
     "Dimensions of size 1 too many or too few; or an (n,n) tensor that comes from them"
     odd = [l for l in looks if l.got.shape != l.want.shape]
     if not odd: return
-    a, b = tuple(odd[-1].got.shape), tuple(odd[-1].want.shape)
+    clear = next((l for l in odd if l.want.numel() > 1), odd[0])                # the smallest that isn't a single number
+    a, b = tuple(clear.got.shape), tuple(clear.want.shape)
     if all(l.got.numel() == l.want.numel() and l.got.squeeze().shape == l.want.squeeze().shape for l in odd):
-        return 'shape', f'has the right numbers of entries, but shape {a} instead of {b}. PyTorch would broadcast it later, without a word'
+        return 'shape', f'has the right number of entries, but shape {a} instead of {b}, and PyTorch would broadcast it without a word'
     if all(l.want.ndim == 2 and l.want.shape[1] == 1 and l.got.shape == (len(l.want),)*2 for l in odd):
-        return 'shape', f'has shape {a} instead of {b}: a column met a vector, and every prediction was compared with every target'
+        return 'shape', f'has shape {a} instead of {b}, as when a column meets a vector'
     return 'shape', f'has shape {a} instead of {b}'
 
 # %% ../../nbs/tools/diagnose.ipynb #9fabc2ae
@@ -143,15 +144,15 @@ def find_size(looks):
 def find_other(looks):
     "Equal to another tensor"
     if every(looks, lambda l: l.upstream):
-        if looks[0].gate: return 'no-mask', 'is the upstream gradient, unchanged: all of it comes through'
-        return 'swapped', 'is the upstream gradient, unchanged: the local derivative is missing'
+        if looks[0].gate: return 'no-mask', 'is the upstream gradient, unchanged'
+        return 'swapped', 'is the upstream gradient, unchanged, without the local derivative'
     for name in looks[0].others:
         if every(looks, lambda l: l.others.get(name)): return 'swapped', f'is equal to `{name}`'
 
 def find_no_upstream(looks):
     "What an upstream of ones would give"
     if every(looks, lambda l: l.local):
-        return 'no-upstream', 'is the local derivative alone: the upstream gradient that arrives is not in it'
+        return 'no-upstream', 'is the local derivative alone, without the upstream gradient that arrives'
 
 def find_before(looks):
     "Made from what was there before"
@@ -193,9 +194,9 @@ def find_kind(looks):
     odd = next((l for l in looks if not l.got.isfinite().all()), None)
     if odd: return 'not-finite', f'has {odd.got[~odd.got.isfinite()][0].item()} in it'
 
-def gives(g, got): # what a suspect gives, and what was given: tensors, None, or anything
-    "Does a suspect give just this, with its shape and dtype?"
-    if isinstance(got, Tensor) or got is None: return same(got, g) and (g is None or got.dtype == g.dtype)
+def gives(g, got, strict=True): # what a suspect gives, and what was given: tensors, None, or anything
+    "Does a suspect give just this, with its shape and, if `strict`, its dtype?"
+    if isinstance(got, Tensor) or got is None: return same(got, g) and (g is None or not strict or got.dtype == g.dtype)
     return type(got) is type(g)
 
 def explain(looks,       # list of `Look`, one for each case; at least one of them wrong
@@ -204,9 +205,10 @@ def explain(looks,       # list of `Look`, one for each case; at least one of th
            ):            # cause and sentence
     "The explanation that fits all the cases; 'unknown' if none does"
     seen = next(filter(None, (find(looks) for find in finders)), None)
-    for s in suspects:
-        if all(gives(g, l.got) for g, l in zip(s.got, looks)):
-            return s.cause, (f'{seen[1]}: ' if seen and seen[0] == s.cause else 'is not right: ') + s.says
+    for strict, more in ((True, ''), (False, '. Its dtype is wrong, too')):
+        for s in suspects:
+            if all(gives(g, l.got, strict) for g, l in zip(s.got, looks)):
+                return s.cause, (f'{seen[1]}: ' if seen and seen[0] == s.cause else 'is wrong: ') + s.says + more
     return seen or ('unknown', 'is wrong, and none of the usual mistakes explains all cases')
 
 # %% ../../nbs/tools/diagnose.ipynb #fd528e39
@@ -239,11 +241,11 @@ class Verdict(NamedTuple):
     more: str = ''           # whatever else helps
 
     @property
-    def mark(self): return '✓ right' if self.ok else '○ not started' if self.cause == 'not-started' else f'✗ {self.cause}'
+    def mark(self): return '✓ right' if self.ok else '○ not started' if self.cause == 'not-started' else f'✗ wrong: {self.cause}'
 
     def lines(self):
         "What stands above the numbers and what stands below them"
-        above = [self.says] + ([f'Smallest case that is wrong: {self.case}.'] if self.case else [])
+        above = self.says.split('\n') + ([f'Smallest case that is wrong: {self.case}.'] if self.case else [])
         return above, [self.more] if self.more else []
 
     def __repr__(self):

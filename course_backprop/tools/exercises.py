@@ -143,7 +143,8 @@ def loss_cases(f): # loss of predictions and targets
             for inp, targ in ((randn(n, 1), randn(n)), (randn(n, o), randn(n, o))):
                 if f is mae: inp[0, 0] = targ.flatten()[0]                    # exactly right: the kink of |u - y|
                 k = inp.shape[1]
-                yield gradient_case(lambda inp, targ: f(inp, targ), dict(inp=inp, targ=targ), ['inp'], randn, {'n': n, 'o': k, 'n·o': n*k})
+                case = gradient_case(lambda inp, targ: f(inp, targ), dict(inp=inp, targ=targ), ['inp'], randn, {'n': n, 'o': k, 'n·o': n*k})
+                yield case._replace(label=label(inp.dtype, n=n, o=k))
     return cases
 
 def mae(inp, targ): return residual(inp, targ).abs().mean()
@@ -193,6 +194,7 @@ add('sse_grad', 2, 'sse_grad(inp, targ)', loss_cases(sse), right=sets_inp(lambda
            'Two times `residual(inp, targ)`.'),
     suspects=[
     ('mean-for-sum', 'this loss is a sum: there is no 1/n in it', sets_inp(lambda inp, targ: 2*residual(inp, targ)/N(inp))),
+    ('mean-for-sum', 'this loss is a sum: there is no 1/n in it', sets_inp(lambda inp, targ: 2*residual(inp, targ)/len(inp))),
     ('factor', 'the derivative of a square has a factor 2', sets_inp(lambda inp, targ: residual(inp, targ))),
     ('sign', 'it is prediction minus target', sets_inp(lambda inp, targ: -2*residual(inp, targ))),
     ('shape', 'the loss is a sum, but its gradient is not: each prediction has a slope of its own', sets_inp(lambda inp, targ: 2*residual(inp, targ).sum())),

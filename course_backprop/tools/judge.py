@@ -250,9 +250,9 @@ def memory_verdict(exercise, attempt, n=50000): # samples
     (half, _), (some, calls) = (memory_of(exercise, attempt, k) for k in (500, 1000))
     power = max(1., math.log2(some/max(half, 1))) if some > half else 1.
     guess = some*(n/1000)**power
-    if guess > exercise.limit or calls >= 1000: known, how = guess, f'by what 1,000 samples need, {some/MB:.1f} MB'
+    if guess > exercise.limit or calls >= 1000: known, how = guess, f'reckoned from 1,000 samples, which need {some/MB:.0f} MB'
     else: known, how = memory_of(exercise, attempt, n)[0], 'measured'
-    says = f'{known/MB:,.0f} MB beyond its inputs at n = {n:,} ({how}; allowed are {exercise.limit/MB:.0f} MB)'
+    says = f'{known/MB:,.0f} MB beyond its inputs at n = {n:,} ({how}; {exercise.limit/MB:.0f} MB are allowed)'
     if known <= exercise.limit: return f'It needs {says}.'
     return Verdict(f'`{exercise.name}`', False, 'memory', '', f'All its gradients are right, but it would need {says}: '
                    'a product for each sample and each weight, made only to be summed. A matrix product sums on the way.',
@@ -303,8 +303,9 @@ def right(exercise, found, memory): # rows; a sentence
     names, cases = list(dict.fromkeys(name for f in found for name in f)), exercise.all_cases()
     worst = max(r.rel_error for f in found for r in f.values())
     count = f'{len(cases)} cases' if len(cases) > 1 else '1 case'
-    what = ', '.join(f'`{name}`' for name in names if name != 'result') or 'The result'
+    what = ', '.join(f'`{name}`' for name in names if name != 'result') or 'What comes back'
     says = f'{what}: shape, dtype and every value compared with the truth in {count}; largest relative error {worst:.0e}.'
+    if exercise.secret: says = 'Your answer is right.'
     return Verdict(f'`{exercise.name}`', True, '', '', says, len(cases), more=' '.join(filter(None, (memory, exercise.meaning))))
 
 def changed(exercise, k, run): # number of the case and its `Run`
@@ -373,11 +374,11 @@ def why(exercise, attempt, runs, found): # runs from NaN and their rows
     says = f'{called} {says}'.replace('was not set', exercise.unset).rstrip('.') + ('' if says.endswith('?') else '.')
     if exercise.secret: return Verdict(f'`{exercise.name}`', False, cause, name, says, len(cases))
     return Verdict(f'`{exercise.name}`', False, cause, name, says, len(cases), cases[k].label,
-                   entries(runs[k].got.get(name), cases[k].want[name]), aside(cause, name, runs[k], found[k][name]))
+                   entries(runs[k].got.get(name), cases[k].want[name]), aside(cause, says, name, runs[k], found[k][name]))
 
-def aside(cause, name, run, row): # the `Run` and `Row` of the smallest case that is wrong
+def aside(cause, says, name, run, row): # the `Run` and `Row` of the smallest case that is wrong
     "What else helps with this cause"
     if cause == 'missing' and run.grad: return 'There is a `.grad`; in this course gradients are kept in `.g`.'
     if cause == 'missing' and run.result is not None and name.endswith('.g'):
         return f'Your function returns something; the gradient belongs on its tensor: `{name} = ...`.'
-    return f'There: {row.verdict}.' if 'shape' in row.verdict or 'dtype' in row.verdict else ''
+    return f'There: {row.verdict}.' if 'shape' in row.verdict and 'shape' not in says else ''
