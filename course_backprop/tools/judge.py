@@ -240,7 +240,10 @@ def memory_of(exercise, attempt, n): # samples
     args = exercise.big(n)
     for t in tensors(args).values():
         if not hasattr(t, 'g'): t.g = torch.empty_like(t)           # something old, which takes no memory until it is used
-    with Memory(args) as memory: exercise.run(attempt, args, [])
+    memory = Memory(args)
+    try:
+        with memory: exercise.run(attempt, args, [])
+    finally: memory.given.clear()                           # else the tensors and what waits for their end keep each other alive
     return memory.peak, memory.calls
 
 MB = 1e6
