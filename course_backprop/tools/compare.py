@@ -16,7 +16,7 @@ from tabulate import tabulate
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}  # largest relative error that passes, by dtype
 
 PART = 2**20      # entries; a large tensor is compared in parts of this size, which needs little memory
-def _parts(t): return t.reshape(-1).split(PART)
+def _parts(t): return t.reshape(-1).split(PART) if t.numel() > PART else (t.reshape(-1),)
 
 def errors(got,  # tensor to judge; ValueError if of another shape
            want, # true tensor, same shape
