@@ -111,7 +111,7 @@ add('mse', 1, 'mse(output, targ)', mse_cases, right=lambda output, targ: (output
            'Take the column out with `output[:,0]`; then subtract, square, and take the mean.'),
     suspects=[
     ('shape', 'a column (n,1) minus a vector (n,) is a table (n,n): every prediction met every target', lambda output, targ: (output - targ).pow(2).mean()),
-    ('sum-for-mean', 'it is the *mean* squared error, so divide by n', lambda output, targ: (output[:,0] - targ).pow(2).sum()),
+    ('sum-for-mean', 'it is the mean squared error, so divide by n', lambda output, targ: (output[:,0] - targ).pow(2).sum()),
     ('factor', 'the ½ that some books put there is not part of this loss', lambda output, targ: (output[:,0] - targ).pow(2).mean()/2),
     ('swapped', 'this is the mean absolute error: square, don\'t take the absolute value', lambda output, targ: (output[:,0] - targ).abs().mean()),
     ('swapped', 'this is the square of the mean: large errors of different sign cancel. Square each one first', lambda output, targ: (output[:,0] - targ).mean().pow(2)),
@@ -128,7 +128,7 @@ add('residual_shape', 1, 'check("residual_shape", shape)',
            'Written one under the other, from the right: (50000, 1) and (_, 50000). What is missing or 1 is stretched.',
            'The 1 stretches to 50000, and the missing dimension stretches to 50000.'),
     suspects=[
-    ('shape', 'has the shape of `out`. But `targ` has one dimension only, and that is lined up with the *last* one of `out`', (50000, 1)),
+    ('shape', 'has the shape of `out`. But `targ` has one dimension only, and that is lined up with the last one of `out`', (50000, 1)),
     ('shape', 'has the shape of `targ`. But `out` has two dimensions, and no dimension is ever dropped', (50000,)),
     ('shape', 'has one of the two dimensions stretched. Both are', (1, 50000)),
     ('shape', 'is what subtracting entry by entry needs: what we would like to have. PyTorch sees two different shapes', (50000, 1, 1)),

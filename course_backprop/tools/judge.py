@@ -373,6 +373,7 @@ def why(exercise, attempt, runs, found): # runs from NaN and their rows
                                  for run, case in zip(again, cases) if name in case.want):
         cause, says = left_over(exercise, attempt, again, name) or (cause, says)
     k = min(worst, key=lambda k: cases[k].want[name].numel())
+    if exercise.secret: says = says.removeprefix('is wrong: ')                  # a suspect's sentence goes on after "Your answer"
     called = 'Your answer' if exercise.secret else f'`{name}`' if name != 'result' else 'What comes back'
     says = f'{called} {says}'.replace('was not set', exercise.unset).rstrip('.') + ('' if says.endswith('?') else '.')
     if exercise.secret: return Verdict(f'`{exercise.name}`', False, cause, name, says, len(cases))
