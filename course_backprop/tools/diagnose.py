@@ -6,7 +6,7 @@
 __all__ = ['CAUSES', 'FORMS', 'FINDERS', 'Look', 'same', 'every', 'transpose', 'find_transposed', 'find_batch_sum',
            'find_broadcast', 'ratio', 'spell', 'find_constant', 'find_size', 'find_other', 'find_no_upstream',
            'find_before', 'find_wrong_gate', 'find_dtype', 'Suspect', 'find_kind', 'gives', 'explain', 'Entries',
-           'entries', 'Verdict', 'code', 'diagnose', 'Verdicts', 'runs', 'check_backward', 'named', 'judge_input']
+           'entries', 'Verdict', 'code', 'diagnose', 'Verdicts', 'runs', 'check_backward', 'judge_input']
 
 # %% ../../nbs/tools/diagnose.ipynb #695f5fd0
 import html, re
@@ -314,6 +314,7 @@ def check_backward(function,    # a `torch.autograd.Function`; or a pair: forwar
                    tol=1e-6,    # largest relative error that passes
                   ):            # `Verdicts`, one for each input
     "Is a backward function right, and if not, why? ValueError unless there is a gradient, or None, for each input"
+    names = list(names) or [f'input {k}' for k in range(len(inputs))]
     forward, backward = runs(function)
     generator, out = torch.Generator().manual_seed(seed), forward(*inputs).detach()
     ups = [torch.randn(out.shape, generator=generator, dtype=out.dtype) for _ in range(2)]
@@ -323,13 +324,10 @@ def check_backward(function,    # a `torch.autograd.Function`; or a pair: forwar
     given = [backward(up, *(x.clone() for x in inputs)) for up in ups]
     if any(len(g) != len(inputs) for g in given): raise ValueError(f'{len(inputs)} inputs, but {len(given[0])} gradients')
     wrong = [Suspect(cause, says, [runs((forward, version))[1](up, *inputs) for up in ups]) for cause, says, version in suspects]
-    return Verdicts(judge_input(k, name, [g[k] for g in given], truth[k], ups, dict(zip(named(names, inputs), inputs)),
-                                [s._replace(got=[g[k] for g in s.got]) for s in wrong], tol)
-                    for k, name in enumerate(named(names, inputs)))
+    return Verdicts(judge_input(name, [g[k] for g in given], truth[k], ups, dict(zip(names, inputs)),
+                                [s._replace(got=[g[k] for g in s.got]) for s in wrong], tol) for k, name in enumerate(names))
 
-def named(names, inputs): return list(names) or [f'input {k}' for k in range(len(inputs))]
-
-def judge_input(k, name, got, want, ups, inputs, suspects, tol): # all of one input, in lists with an entry for each upstream
+def judge_input(name, got, want, ups, inputs, suspects, tol): # all of one input, in lists with an entry for each upstream
     "The `Verdict` on one input of `check_backward`"
     rows = [compare(name, g, w, tol) for g, w in zip(got, want)]
     if all(r.ok for r in rows):

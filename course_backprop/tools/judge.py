@@ -6,7 +6,7 @@
 __all__ = ['IDLE', 'MB', 'SECONDS', 'Case', 'copy_tensor', 'copy_args', 'tensors', 'Exercise', 'call_it', 'old_gradient', 'alike',
            'Run', 'run_case', 'Stopped', 'stop', 'within', 'quiet', 'files', 'own_line', 'shapes', 'raised', 'empty',
            'untouched', 'Memory', 'memory_of', 'memory_verdict', 'run_all', 'rows', 'judge', 'right', 'changed',
-           'looks', 'first_wrong', 'suspect_runs', 'suspects_at', 'left_over', 'why', 'aside']
+           'looks', 'first_wrong', 'suspect_runs', 'suspects_at', 'left_over', 'why', 'sentence', 'aside']
 
 # %% ../../nbs/tools/judge.ipynb #7108b93a
 import ctypes, dis, io, linecache, math, threading, traceback, types, weakref
@@ -86,6 +86,9 @@ class Exercise:
 
     def all_cases(self): return self.once('cases', lambda: list(self.cases()))
 
+    def verdict(self, cause, tensor, says, *rest, **more): # fields of `Verdict`; '' as cause: it is right
+        return Verdict(f'`{self.name}`', not cause, cause, tensor, says, len(self.all_cases()), *rest, **more)
+
 def call_it(attempt, args, names):
     "Call the attempt; the tensors it is judged by are the `.g` it set, or what it returned, as `result`"
     result = attempt(*args.values())
@@ -130,9 +133,8 @@ def run_case(exercise, # `Exercise`
     for name, t in objects.items():
         if name in got and got[name] is t and alike(t, before[name]): got[name] = None
     if 'result' in case.want: got['result'] = result
-    kept = [*all_args, *(f'{name}.g' for name in given)]
-    now = all_args | {f'{name}.g': all_args[name].g for name in given}
-    changed = [name for name in kept if name not in exercise.may_change and not alike(now[name], before[name])]
+    kept = all_args | {f'{name}.g': all_args[name].g for name in given}
+    changed = [name for name, t in kept.items() if name not in exercise.may_change and not alike(t, before[name])]
     old = {name: before[name] for name in objects if name in got and seed is not None}
     return Run(got, changed, old, result, any(t.grad is not None for t in all_args.values() if t.is_leaf))
 
@@ -186,8 +188,8 @@ def raised(exercise, error, attempt, case): # the exception and where it came fr
     "The `Verdict` on an attempt that ended in an error"
     where = own_line(error, attempt)
     says = f'{type(error).__name__}: {error}' + (f'\n{where}' if where else '')
-    return Verdict(f'`{exercise.name}`', False, 'raised', '', says, len(exercise.all_cases()), case.label,
-                   more=f'It was called as `{exercise.call}`' + (f' with {shapes(case.args)}.' if shapes(case.args) else '.'))
+    passed = shapes(case.args)
+    return exercise.verdict('raised', '', says, case.label, more=f'It was called as `{exercise.call}`' + (f' with {passed}.' if passed else '.'))
 
 # %% ../../nbs/tools/judge.ipynb #07961552
 IDLE = 'RESUME', 'NOP', 'CACHE', 'POP_TOP', 'LOAD_CONST', 'LOAD_FAST', 'STORE_FAST', 'UNPACK_SEQUENCE', 'RETURN_'   # how their names start
@@ -257,9 +259,8 @@ def memory_verdict(exercise, attempt, n=50000): # samples
     else: known, how = memory_of(exercise, attempt, n)[0], 'measured'
     says = f'{known/MB:,.0f} MB beyond its inputs at n = {n:,} ({how}; {exercise.limit/MB:.0f} MB are allowed)'
     if known <= exercise.limit: return f'It needs {says}.'
-    return Verdict(f'`{exercise.name}`', False, 'memory', '', f'All its gradients are right, but it would need {says}: '
-                   'a product for each sample and each weight, made only to be summed. A matrix product sums on the way.',
-                   len(exercise.all_cases()))
+    return exercise.verdict('memory', '', f'All its gradients are right, but it would need {says}: '
+                            'a product for each sample and each weight, made only to be summed. A matrix product sums on the way.')
 
 # %% ../../nbs/tools/judge.ipynb #0051be73
 SECONDS = 10.        # an attempt may take on all cases together
@@ -283,11 +284,10 @@ def judge(exercise, # `Exercise`
           attempt,  # a learner's function, class or answer
          ):         # `Verdict`
     "Is an attempt right, and if not, why?"
-    title, cases = f'`{exercise.name}`', exercise.all_cases()
+    cases = exercise.all_cases()
     if untouched(exercise, attempt):
-        return Verdict(title, False, 'not-started', '', 'Not started yet. Put your code in the place of `...` and run the cell again.', len(cases))
+        return exercise.verdict('not-started', '', 'Not started yet. Put your code in the place of `...` and run the cell again.')
     try: runs = within(SECONDS, lambda: run_all(exercise, attempt))
-    except KeyboardInterrupt: raise
     except Exception as e: return raised(exercise, e, attempt, cases[getattr(e, 'case', 0)])
     found = rows(exercise, runs)
     for k, run in enumerate(runs):
@@ -296,27 +296,26 @@ def judge(exercise, # `Exercise`
     memory = ''
     if exercise.limit:
         try: memory = within(4*SECONDS, lambda: memory_verdict(exercise, attempt))
-        except KeyboardInterrupt: raise
         except Exception as e: return raised(exercise, e, attempt, cases[-1])
         if isinstance(memory, Verdict): return memory
     return right(exercise, found, memory)
 
 def right(exercise, found, memory): # rows; a sentence
     "The `Verdict` on a right attempt"
+    more = ' '.join(filter(None, (memory, exercise.meaning)))
+    if exercise.secret: return exercise.verdict('', '', 'Your answer is right.', more=more)
     names, cases = list(dict.fromkeys(name for f in found for name in f)), exercise.all_cases()
     worst = max(r.rel_error for f in found for r in f.values())
-    count = f'{len(cases)} cases' if len(cases) > 1 else '1 case'
     what = ', '.join(f'`{name}`' for name in names if name != 'result') or 'What comes back'
-    says = f'{what}: shape, dtype and every value compared with the truth in {count}; largest relative error {worst:.0e}.'
-    if exercise.secret: says = 'Your answer is right.'
-    return Verdict(f'`{exercise.name}`', True, '', '', says, len(cases), more=' '.join(filter(None, (memory, exercise.meaning))))
+    says = f'{what}: shape, dtype and every value compared with the truth in {len(cases)} cases; largest relative error {worst:.0e}.'
+    return exercise.verdict('', '', says, more=more)
 
 def changed(exercise, k, run): # number of the case and its `Run`
     "The `Verdict` on an attempt that changed an input in place"
-    name, cases = run.changed[0], exercise.all_cases()
+    name = run.changed[0]
     whose = 'the upstream gradient that arrived' if name.endswith('.g') else 'an input'
-    return Verdict(f'`{exercise.name}`', False, 'changed-input', name, f'`{name}` was changed in place. It is {whose}, '
-                   'and others still need it as it was: make a new tensor.', len(cases), cases[k].label)
+    return exercise.verdict('changed-input', name, f'`{name}` was changed in place. It is {whose}, '
+                            'and others still need it as it was: make a new tensor.', exercise.all_cases()[k].label)
 
 # %% ../../nbs/tools/judge.ipynb #71afaf7d
 def looks(exercise, runs, name): # runs of all cases, from random `.g`
@@ -350,12 +349,12 @@ def suspects_at(exercise, name):
     return [Suspect(s.cause, s.says, [l.got for l in looks(exercise, runs, name)])
             for s, runs, first in exercise.once('suspects', lambda: suspect_runs(exercise)) if first == name]
 
-def left_over(exercise, attempt, runs, name): # `runs` from seed 0
+def left_over(exercise, attempt, nan, zero, name): # its runs from NaN and from seed 0
     "Like a finder: what stood in a `.g` before came in, by so much as a NaN; or all of it was added"
-    nan, one = (run_all(exercise, attempt, seed) for seed in (None, 1))
-    found = [tuple(r.got.get(name) for r in three) for three in zip(runs, one, nan)]
+    one = run_all(exercise, attempt, seed=1)
+    found = [tuple(r.got.get(name) for r in three) for three in zip(zero, one, nan)]
     if not all(isinstance(g, Tensor) for three in found for g in three): return None
-    if all(same(a - x.old[name], b - y.old[name]) for (a, b, _), x, y in zip(found, runs, one) if name in x.old and a.shape == x.old[name].shape) \
+    if all(same(a - x.old[name], b - y.old[name]) for (a, b, _), x, y in zip(found, zero, one) if name in x.old and a.shape == x.old[name].shape) \
        and any(not same(a, b) for a, b, _ in found):
         return 'accumulated', 'has what was there before in it, added, and is wrong besides: a new gradient replaces the old one'
     if any(not alike(a, b) for three in found for a, b in zip(three, three[1:])):
@@ -368,17 +367,22 @@ def why(exercise, attempt, runs, found): # runs from NaN and their rows
     worst = [k for k, f in enumerate(found) if name in f and not f[name].ok]
     again = run_all(exercise, attempt, seed=0)
     suspects = exercise.once(name, lambda: suspects_at(exercise, name))
-    cause, says = explain(list(looks(exercise, again, name)), suspects, **(dict(finders=()) if exercise.secret else {}))
+    seen = list(looks(exercise, again, name))
+    if exercise.secret:
+        cause, says = explain(seen, suspects, finders=())
+        return exercise.verdict(cause, name, sentence('Your answer ' + says.removeprefix('is wrong: ')))   # a suspect's sentence goes on after it
+    cause, says = explain(seen, suspects)
     if cause == 'unknown' or all(compare(name, run.got.get(name), case.want[name], exercise.tol).ok
                                  for run, case in zip(again, cases) if name in case.want):
-        cause, says = left_over(exercise, attempt, again, name) or (cause, says)
+        cause, says = left_over(exercise, attempt, runs, again, name) or (cause, says)
     k = min(worst, key=lambda k: cases[k].want[name].numel())
-    if exercise.secret: says = says.removeprefix('is wrong: ')                  # a suspect's sentence goes on after "Your answer"
-    called = 'Your answer' if exercise.secret else f'`{name}`' if name != 'result' else 'What comes back'
-    says = f'{called} {says}'.replace('was not set', exercise.unset).rstrip('.') + ('' if says.endswith('?') else '.')
-    if exercise.secret: return Verdict(f'`{exercise.name}`', False, cause, name, says, len(cases))
-    return Verdict(f'`{exercise.name}`', False, cause, name, says, len(cases), cases[k].label,
-                   entries(runs[k].got.get(name), cases[k].want[name]), aside(cause, says, name, runs[k], found[k][name]))
+    called = f'`{name}`' if name != 'result' else 'What comes back'
+    says = sentence(f'{called} {says}'.replace('was not set', exercise.unset))
+    return exercise.verdict(cause, name, says, cases[k].label, entries(runs[k].got.get(name), cases[k].want[name]),
+                            aside(cause, says, name, runs[k], found[k][name]))
+
+def sentence(text): # with or without a full stop; to a string with its end
+    return text if text.endswith('?') else text.rstrip('.') + '.'
 
 def aside(cause, says, name, run, row): # the `Run` and `Row` of the smallest case that is wrong
     "What else helps with this cause"
