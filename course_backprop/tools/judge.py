@@ -334,7 +334,7 @@ def right(exercise, found, memory): # rows; a sentence
 def changed(exercise, k, run): # number of the case and its `Run`
     "The `Verdict` on an attempt that changed an input in place"
     name = run.changed[0]
-    whose = 'the upstream gradient that arrived' if name.endswith('.g') else 'an input'
+    whose = 'a gradient that arrived' if name.endswith('.g') else 'an input'
     return exercise.verdict('changed-input', name, f'`{name}` was changed in place. It is {whose}, '
                             'and others still need it as it was: make a new tensor.', exercise.all_cases()[k].label)
 
@@ -371,10 +371,12 @@ def in_all(a, b): # `Run`s
     return all(gives(a.besides[k], t) for k, t in b.besides.items()) and all(gives(a.got.get(k), t) for k, t in b.got.items())
 
 def suspects_at(exercise, runs, name): # runs of the attempt, from seed 0
-    "The suspects whose first wrong tensor is this one, with what they give for it in each case; one that gives nothing has to do the same in all else"
+    "The suspects whose first wrong tensor is this one, with what they give for it in each case; first those that do the same as the attempt in all else"
+    found = []
     for s, theirs, first in exercise.once('suspects', lambda: suspect_runs(exercise)):
-        given = [l.got for l in looks(exercise, theirs, name)]
-        if first == name and (any(g is not None for g in given) or all(map(in_all, theirs, runs))): yield Suspect(s.cause, s.says, given)
+        given, twin = [l.got for l in looks(exercise, theirs, name)], all(map(in_all, theirs, runs))
+        if first == name and (twin or any(g is not None for g in given)): found.append((not twin, Suspect(s.cause, s.says, given)))     # nothing is like nothing: that alone is no sign
+    return [s for _, s in sorted(found, key=lambda o: o[0])]
 
 def left_over(nan, zero, one, name): # runs from NaN and from two seeds
     "Like a finder: what stood in a `.g` before came in, by so much as a NaN; or all of it was added"
@@ -391,7 +393,7 @@ def why(exercise, runs, found, again, third): # runs from NaN and their rows; ru
     cases = exercise.all_cases()
     name = first_wrong(exercise, found)
     worst = [k for k, f in enumerate(found) if name in f and not f[name].ok]
-    suspects = list(suspects_at(exercise, again, name))
+    suspects = suspects_at(exercise, again, name)
     seen = list(looks(exercise, again, name))
     if exercise.secret:
         known = next((s for s in suspects if gives(s.got[0], seen[0].got)), Suspect('unknown', '', None))
