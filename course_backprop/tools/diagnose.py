@@ -142,7 +142,7 @@ def find_size(looks):
             for form, value in FORMS.items():
                 if not all(abs(c/value(l.sizes[name]) - sign) < 1e-3 for c, l in known): continue
                 if not every(looks, lambda l: sign*value(l.sizes[name])*l.want): continue
-                cause = {'{}': 'sum-for-mean', '1/{}': 'mean-for-sum'}.get(form) if name.split('·')[0] == 'n' and not minus else None
+                cause = {'{}': 'sum-for-mean', '1/{}': 'mean-for-sum'}.get(form) if name.split('·')[0] == 'n' else None
                 return cause or 'factor', f'is exactly {minus}{form.format(name)} times the true gradient, in every case'
 
 # %% ../../nbs/tools/diagnose.ipynb #7408886c
