@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['IDLE', 'MB', 'SECONDS', 'Case', 'copy_tensor', 'copy_args', 'tensors', 'Exercise', 'call_it', 'old_gradient', 'alike',
            'Run', 'run_case', 'Stopped', 'stop', 'within', 'quiet', 'files', 'own_line', 'shapes', 'raised', 'empty',
-           'untouched', 'misfit', 'Memory', 'memory_of', 'large_verdict', 'run_all', 'rows', 'judge', 'right',
-           'changed', 'looks', 'first_wrong', 'suspect_runs', 'in_all', 'suspects_at', 'left_over', 'why', 'in_words',
-           'sentence', 'aside']
+           'untouched', 'misfit', 'Memory', 'memory_of', 'few_samples', 'large_verdict', 'run_all', 'rows', 'judge',
+           'right', 'changed', 'looks', 'first_wrong', 'suspect_runs', 'in_all', 'suspects_at', 'left_over', 'why',
+           'in_words', 'sentence', 'aside']
 
 # %% ../../nbs/tools/judge.ipynb #7108b93a
 import ctypes, dis, io, linecache, math, sys, threading, traceback, types, weakref
@@ -220,8 +220,8 @@ def untouched(exercise, attempt):
 def misfit(exercise, attempt):
     "What is wrong with what was handed over, if it can't be an attempt at all; else None"
     if exercise.secret: return
-    if exercise.stub: return None if isinstance(attempt, type) else f'is a {type(attempt).__name__}; hand over the class itself, by its name alone'
-    if not callable(attempt): return f'is a {type(attempt).__name__}; hand over the function itself, by its name alone, without calling it'
+    if exercise.stub: return None if isinstance(attempt, type) else f'is an object of type `{type(attempt).__name__}`; hand over the class itself, by its name alone'
+    if not callable(attempt): return f'is an object of type `{type(attempt).__name__}`; hand over the function itself, by its name alone, without calling it'
 
 # %% ../../nbs/tools/judge.ipynb #be209671
 class Memory(TorchDispatchMode):
@@ -265,6 +265,8 @@ def memory_of(exercise, attempt, n): # samples
 
 MB = 1e6
 
+def few_samples(n): return f'is right for a few samples and wrong for n = {n:,}. Is a number of samples, or of slices, fixed somewhere?'
+
 def large_verdict(exercise, attempt, n=50000): # samples
     "A `Verdict` if an attempt needs too much memory on n samples, or is wrong there; else a sentence on what it needs"
     (half, *_), (some, calls, got) = (memory_of(exercise, attempt, k) for k in (500, 1000))
@@ -281,7 +283,7 @@ def large_verdict(exercise, attempt, n=50000): # samples
     want = memory_of(exercise, exercise.right, n)[2]
     bad = [f'`{name}`' for name, true in want.items() if isinstance(true, Tensor) and not compare(name, got[name], true).ok]
     if not bad: return f'It needs {says}.'
-    return exercise.verdict('unknown', bad[0].strip('`'), f'{bad[0]} is right for a few samples and wrong for n = {n:,}. Is a number of samples, or of slices, fixed somewhere?')
+    return exercise.verdict('unknown', bad[0].strip('`'), f'{bad[0]} {few_samples(n)}')
 
 # %% ../../nbs/tools/judge.ipynb #0051be73
 SECONDS = 10.        # an attempt may take on all cases together
@@ -402,6 +404,9 @@ def why(exercise, runs, found, again, third): # runs from NaN and their rows; ru
     if cause == 'unknown' or all(compare(name, run.got.get(name), case.want[name], exercise.tol).ok
                                  for run, case in zip(again, cases) if name in case.want):
         cause, says = left_over(runs, again, third, name) or (cause, says)
+    samples = [case.sizes.get('n', 0) for case in cases]
+    if cause == 'unknown' and min(samples[k] for k in worst) > max((n for k, n in enumerate(samples) if k not in worst), default=10**9):
+        says = few_samples(min(samples[k] for k in worst))
     k = min(worst, key=lambda k: cases[k].want[name].numel())
     return exercise.verdict(cause, name, in_words(exercise, name, says), cases[k].label, entries(runs[k].got.get(name), cases[k].want[name]),
                             aside(cause, says, name, runs[k], found[k][name]))
@@ -419,6 +424,6 @@ def sentence(text): # with or without a full stop; to a string with its end
 def aside(cause, says, name, run, row): # the `Run` and `Row` of the smallest case that is wrong
     "What else helps with this cause"
     if cause == 'missing' and run.grad: return 'There is a `.grad`; in this course gradients are kept in `.g`.'
-    if cause == 'missing' and run.result is not None and name.endswith('.g') and not says.startswith('is wrong'):
+    if cause == 'missing' and run.result is not None and name.endswith('.g') and 'return' not in says:
         return f'Your function returns something; the gradient belongs on its tensor: `{name} = ...`.'
     return f'There: {row.verdict}.' if 'shape' in row.verdict and 'shape' not in says else ''
