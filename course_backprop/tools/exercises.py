@@ -185,7 +185,7 @@ add('mse_grad', 2, 'mse_grad(inp, targ)', loss_cases(mse), right=sets_inp(lambda
     ('shape', 'a column (n,1) minus a vector (n,) is a table (n,n)', sets_inp(lambda inp, targ: 2*(inp - targ)/N(inp))),
     ('shape', 'each prediction has a slope of its own: no mean over them', sets_inp(lambda inp, targ: 2*residual(inp, targ).mean())),
     ('factor', 'the derivative of (u − y)² goes down to the first power: 2(u − y)', sets_inp(lambda inp, targ: 2*residual(inp, targ)**2/N(inp))),
-    ('factor', 'n is divided by twice: once for the mean is enough', sets_inp(lambda inp, targ: 2*residual(inp, targ)/N(inp)**2)),
+    ('mean-for-sum', 'n is divided by twice: once for the mean is enough', sets_inp(lambda inp, targ: 2*residual(inp, targ)/N(inp)**2)),
     ('sum-for-mean', 'the mean is over n·o numbers, not over the o columns', sets_inp(lambda inp, targ: 2*residual(inp, targ)/inp.shape[1])),
     ('factor', 'divide by n·o, not by one less', sets_inp(lambda inp, targ: 2*residual(inp, targ)/(N(inp) - 1 or 1))),
     ('factor', 'divide by n after the 2, as in 2(u − y)/n: the 2 stands above the fraction', sets_inp(lambda inp, targ: residual(inp, targ)/(2*N(inp)))),
