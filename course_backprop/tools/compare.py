@@ -43,7 +43,9 @@ def _objection(got, want, tol):
     if got is None: return 'missing', unknown
     if not isinstance(got, torch.Tensor): return f'{type(got).__name__} instead of a tensor', unknown
     if got.shape != want.shape: return f'shape {tuple(got.shape)} instead of {tuple(want.shape)}', unknown
-    if got.dtype != want.dtype: return f'dtype {got.dtype} instead of {want.dtype}', unknown
+    for what in ('dtype', 'layout', 'device'):
+        a, b = getattr(got, what), getattr(want, what)
+        if a != b: return f'{what} {a} instead of {b}', unknown
     for t, whose in ((got, ''), (want, 'the true one is ')):
         at = _first(lambda part: ~part.isfinite(), t)
         if at is not None: return f'{whose}{t[at].item()} at {at}', unknown

@@ -5,18 +5,20 @@
 # %% auto #0
 __all__ = ['EXERCISES', 'sets_inp', 'sets_weight', 'sets_bias', 'INPUT', 'WEIGHT', 'BIAS', 'TWO', 'THREE', 'lin2', 'gate', 'lin1',
            'lin3', 'gate2', 'mid', 'sigmoid', 'tanh', 'MOVED', 'LESSONS', 'HINTED', 'add', 'label', 'gradient_case',
-           'sets', 'number', 'answer', 'std_cases', 'mse_cases', 'loss_cases', 'mae', 'sse', 'N', 'lin_cases',
+           'sets', 'number', 'whole', 'answer', 'std_cases', 'mse_cases', 'loss_cases', 'mae', 'sse', 'N', 'lin_cases',
            'input_grad', 'weight_grad', 'bias_grad', 'outer_grad', 'sets_lin', 'wrapped', 'big_layer', 'reads_gradient',
            'gate_cases', 'shuts_in_place', 'leaky_relu', 'slopes', 'clamp', 'ThreeParams', 'ThreeActivations',
            'forward_three', 'network_case', 'two_layer_cases', 'three_layer_cases', 'steps', 'loss_step', 'lin_step',
-           'relu_step', 'half_loss', 'sum_loss', 'past_gate', 'difference_cases', 'difference', 'moved', 'both',
-           'leaves_moved', 'not_it', 'run_layer', 'layer_cases', 'layer_class', 'first_only', 'ReturnsGradient',
-           'scale_class', 'scale_inp', 'scale_w', 'module_class', 'NoSet', 'skip_class', 'through', 'skip_bwd',
-           'inner_only', 'direct_only', 'direct_last', 'product', 'mean_of_both', 'twice', 'in_both',
-           'registered_cases', 'run_registered', 'net_class', 'keeps', 'copied', 'only_weights', 'no_relu',
-           'first_layer', 'function_cases', 'run_function', 'function_class', 'shut', 'step_cases', 'run_step', 'moves',
-           'rebinds', 'first_step', 'moves_gradient', 'replaces', 'momentum_attempt', 'find_exercise', 'check', 'Hint',
-           'hint', 'Done', 'progress', 'backprop_progress']
+           'relu_step', 'half_loss', 'sum_loss', 'turned_loss', 'no_gate', 'wrong_input', 'past_gate',
+           'difference_cases', 'difference', 'moved', 'both', 'leaves_moved', 'not_it', 'run_layer', 'layer_cases',
+           'layer_class', 'first_only', 'adds_up', 'ReturnsGradient', 'scale_class', 'scale_inp', 'scale_w',
+           'module_class', 'NoSet', 'skip_class', 'LinTanh', 'through', 'skip_bwd', 'inner_only', 'direct_only',
+           'direct_last', 'product', 'mean_of_both', 'twice', 'other_output', 'in_both', 'registered_cases',
+           'run_registered', 'net_class', 'keeps', 'copied', 'only_weights', 'one_more', 'three_names', 'one_by_one',
+           'no_relu', 'relu_last', 'all_but_last', 'no_graph', 'function_cases', 'run_function', 'function_class',
+           'on_the_class', 'shut', 'step_cases', 'run_step', 'moves', 'rebinds', 'first_step', 'moves_gradient',
+           'replaces', 'momentum_attempt', 'find_exercise', 'check', 'Hint', 'hint', 'Done', 'progress',
+           'backprop_progress']
 
 # %% ../../nbs/tools/exercises.ipynb #2aa9c90f
 import argparse, difflib, numbers
@@ -27,7 +29,7 @@ from torch import Tensor, nn
 from .. import nn_module
 from ..forward import Params, forward, lin, mse, relu, residual
 from ..linear_grad import lin_grad
-from ..module import Lin, Module
+from ..module import Module
 from ..mse_grad import mse_grad
 from ..relu_grad import relu_grad
 from .compare import Table, hostile_cases, true_grads
@@ -75,13 +77,19 @@ sets_inp = partial(sets, 0)
 def number(attempt, args, names):
     "Run an attempt that returns a number: a Python number, or a tensor without dimensions"
     got = attempt(*args.values())
-    plain = isinstance(got, numbers.Real) or (isinstance(got, Tensor) and got.ndim == 0)
+    plain = isinstance(got, numbers.Real) or getattr(got, 'ndim', None) == 0
     return dict(result=torch.tensor(float(got), dtype=torch.float64) if plain else got)
 
+def whole(o): # anything
+    "A whole number as an int; TypeError if it is none"
+    if isinstance(o, (str, bool)) or o != int(o): raise TypeError(f'{o!r} is not a whole number')
+    return int(o)
+
 def answer(attempt, args, names):
-    "An attempt that isn't run: the answer to a question, a number or a tuple of numbers"
-    try: return dict(result=torch.tensor(tuple(attempt) if isinstance(attempt, (tuple, list)) else int(attempt)))
-    except (TypeError, ValueError): raise TypeError(f'the answer should be a number or a tuple of numbers, not {attempt!r}') from None
+    "An attempt that isn't run: the answer to a question, a whole number or a tuple of them"
+    given = attempt.tolist() if hasattr(attempt, 'tolist') else attempt
+    try: return dict(result=torch.tensor(tuple(map(whole, given)) if isinstance(given, (tuple, list)) else whole(given)))
+    except (TypeError, ValueError): raise TypeError(f'the answer should be a whole number or a tuple of them, not {attempt!r}') from None
 
 # %% ../../nbs/tools/exercises.ipynb #36c89ab4
 def std_cases():
@@ -99,6 +107,7 @@ add('kaiming_std', 1, 'kaiming_std(n_in)', std_cases, run=number, tol=1e-6, righ
     ('factor', 'the root belongs over the whole fraction 2/n_in', lambda n: 2/n**.5),
     ('factor', 'the fraction is upside down: more inputs, smaller weights', lambda n: (n/2)**.5),
     ('factor', 'half of the square is lost, so the weights have to be larger for it, not smaller', lambda n: (.5/n)**.5),
+    ('factor', 'the root of the whole: only the 2 was divided by n_in, outside of it', lambda n: 2/n**2),
     ])
 
 def mse_cases():
@@ -121,6 +130,9 @@ add('mse', 1, 'mse(output, targ)', mse_cases, right=lambda output, targ: (output
     ('swapped', 'this is the root of it: no square root at the end', lambda output, targ: (output[:,0] - targ).pow(2).mean().sqrt()),
     ('shape', 'there is one number for each sample: their mean is missing', lambda output, targ: (output[:,0] - targ).pow(2)),
     ('dtype', 'leave it a tensor: `.item()` makes a plain number of it', lambda output, targ: (output[:,0] - targ).pow(2).mean().item()),
+    ('shape', 'it is one number, without dimensions: no `keepdim`', lambda output, targ: (output[:,0] - targ).pow(2).mean(0, keepdim=True)),
+    ('factor', 'the mean is over all n samples: divide by n, not by n − 1', lambda output, targ: (output[:,0] - targ).pow(2).sum()/(len(targ) - 1 or 1)),
+    ('swapped', 'only the first sample is in it', lambda output, targ: (output[0,0] - targ[0]).pow(2)),
     ])
 
 add('residual_shape', 1, 'check("residual_shape", shape)',
@@ -131,11 +143,13 @@ add('residual_shape', 1, 'check("residual_shape", shape)',
            'Written one under the other, from the right: (50000, 1) and (_, 50000). What is missing or 1 is stretched.',
            'The 1 stretches to 50000, and the missing dimension stretches to 50000.'),
     suspects=[
-    ('shape', 'has the shape of `out`. But `targ` has one dimension only, and that is lined up with the last one of `out`', (50000, 1)),
-    ('shape', 'has the shape of `targ`. But `out` has two dimensions, and no dimension is ever dropped', (50000,)),
-    ('shape', 'has one of the two dimensions stretched. Both are', (1, 50000)),
-    ('shape', 'is what subtracting entry by entry needs: what we would like to have. PyTorch sees two different shapes', (50000, 1, 1)),
-    ('shape', 'is the number of entries. What is its shape?', 50000**2),
+    ('shape', 'This is the shape of `out`. But `targ` has one dimension only, and that is lined up with the last one of `out`.', (50000, 1)),
+    ('shape', 'This is the shape of `targ`. But `out` has two dimensions, and no dimension is ever dropped.', (50000,)),
+    ('shape', 'One of the two dimensions is stretched here. Both are.', (1, 50000)),
+    ('shape', 'No dimension is added beyond those of the longer shape, and `out` has two.', (50000, 1, 1)),
+    ('shape', 'No dimension is added beyond those of the longer shape, and `out` has two.', (50000, 50000, 1)),
+    ('shape', 'This is the number of entries. What is its shape?', 50000**2),
+    ('shape', 'This is one size only. A shape has one for each dimension.', 50000),
     ])
 
 # %% ../../nbs/tools/exercises.ipynb #96801fb9
@@ -170,6 +184,13 @@ add('mse_grad', 2, 'mse_grad(inp, targ)', loss_cases(mse), right=sets_inp(lambda
     ('shape', 'one number for each prediction, in a vector, where `inp` is a column', sets_inp(lambda inp, targ: 2*residual(inp, targ).squeeze(1)/N(inp))),
     ('shape', 'a column (n,1) minus a vector (n,) is a table (n,n)', sets_inp(lambda inp, targ: 2*(inp - targ)/N(inp))),
     ('shape', 'each prediction has a slope of its own: no mean over them', sets_inp(lambda inp, targ: 2*residual(inp, targ).mean())),
+    ('factor', 'the derivative of (u − y)² goes down to the first power: 2(u − y)', sets_inp(lambda inp, targ: 2*residual(inp, targ)**2/N(inp))),
+    ('factor', 'n is divided by twice: once for the mean is enough', sets_inp(lambda inp, targ: 2*residual(inp, targ)/N(inp)**2)),
+    ('sum-for-mean', 'the mean is over n·o numbers, not over the o columns', sets_inp(lambda inp, targ: 2*residual(inp, targ)/inp.shape[1])),
+    ('factor', 'divide by n·o, not by one less', sets_inp(lambda inp, targ: 2*residual(inp, targ)/(N(inp) - 1 or 1))),
+    ('factor', 'divide by n after the 2, as in 2(u − y)/n: the 2 stands above the fraction', sets_inp(lambda inp, targ: residual(inp, targ)/(2*N(inp)))),
+    ('swapped', 'the targets were not subtracted', sets_inp(lambda inp, targ: 2*inp/N(inp))),
+    ('swapped', 'the size of the error without its sign', sets_inp(lambda inp, targ: 2*residual(inp, targ).abs()/N(inp))),
     ])
 
 add('mae_grad', 2, 'mae_grad(inp, targ)', loss_cases(mae), right=sets_inp(lambda inp, targ: residual(inp, targ).sign()/N(inp)),
@@ -188,6 +209,10 @@ add('mae_grad', 2, 'mae_grad(inp, targ)', loss_cases(mae), right=sets_inp(lambda
     ('not-finite', 'r/|r| is 0/0 where a prediction is exactly right', sets_inp(lambda inp, targ: residual(inp, targ)/residual(inp, targ).abs()/N(inp))),
     ('swapped', 'these are the terms of the loss itself; what is asked for is their slope', sets_inp(lambda inp, targ: residual(inp, targ).abs()/N(inp))),
     ('shape', 'a column (n,1) minus a vector (n,) is a table (n,n)', sets_inp(lambda inp, targ: (inp - targ).sign()/N(inp))),
+    ('factor', 'the slope of |u − y| has no factor 2: that comes from a square', sets_inp(lambda inp, targ: 2*residual(inp, targ).sign()/N(inp))),
+    ('factor', 'the mean is over all n·o numbers, not only over the n rows', sets_inp(lambda inp, targ: residual(inp, targ).sign()/len(inp))),
+    ('swapped', 'the sign of the prediction was taken; it is that of the error', sets_inp(lambda inp, targ: inp.sign()/N(inp))),
+    ('shape', 'one number for each prediction, in a vector, where `inp` is a column', sets_inp(lambda inp, targ: residual(inp, targ).sign().squeeze(1)/N(inp))),
     ])
 
 add('sse_grad', 2, 'sse_grad(inp, targ)', loss_cases(sse), right=sets_inp(lambda inp, targ: 2*residual(inp, targ)),
@@ -203,6 +228,8 @@ add('sse_grad', 2, 'sse_grad(inp, targ)', loss_cases(sse), right=sets_inp(lambda
     ('shape', 'the loss is a sum, but its gradient is not: each prediction has a slope of its own', sets_inp(lambda inp, targ: 2*residual(inp, targ).sum())),
     ('swapped', 'these are the squares themselves; what is asked for is their derivative', sets_inp(lambda inp, targ: residual(inp, targ)**2)),
     ('shape', 'a column (n,1) minus a vector (n,) is a table (n,n)', sets_inp(lambda inp, targ: 2*(inp - targ))),
+    ('shape', 'one number for each prediction, in a vector, where `inp` is a column', sets_inp(lambda inp, targ: 2*residual(inp, targ).squeeze(1))),
+    ('swapped', 'the targets were not subtracted', sets_inp(lambda inp, targ: 2*inp)),
     ])
 
 # %% ../../nbs/tools/exercises.ipynb #7dfeec27
@@ -211,6 +238,9 @@ def lin_cases(*watch): # of 'inp', 'w', 'b'
     def cases():
         for n, i, o, randn in hostile_cases():
             yield gradient_case(lin, dict(inp=randn(n, i), w=randn(i, o), b=randn(o)), watch, randn, dict(n=n, i=i, o=o))
+        sizes = dict(n=1003, i=3, o=2)                                          # more samples than anybody's slices
+        randn = partial(torch.randn, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        yield gradient_case(lin, dict(inp=randn(1003, 3), w=randn(3, 2), b=randn(2)), watch, randn, sizes)
     return cases
 
 def input_grad(inp, out, w, b): return out.g @ w.t()
@@ -231,6 +261,9 @@ INPUT = [
     ('shape', 'each sample has a gradient of its own: no sum over the samples here', lambda inp, out, w, b: (out.g @ w.t()).sum(0)),
     ('transposed', '`w @ out.g.t()` has a column for each sample; turn both, and their order: (A B)ᵀ = Bᵀ Aᵀ', lambda inp, out, w, b: w @ out.g.t()),
     ('mean-for-sum', 'the 1/n of the mean is in `out.g` already', lambda inp, out, w, b: out.g @ w.t()/len(inp)),
+    ('transposed', '`reshape` does not turn a matrix, it reads its numbers in rows of another length: `w.t()`', lambda inp, out, w, b: out.g @ w.reshape(w.shape[1], w.shape[0])),
+    ('swapped', 'the bias has no part in it: adding `b` moves the output, not its slope', lambda inp, out, w, b: (out.g + b) @ w.t()),
+    ('shape', 'each input gets the sum over the outputs, and is not a sum over the inputs', lambda inp, out, w, b: (out.g @ w.t()).sum(1, keepdim=True)),
     ]
 WEIGHT = [
     ('transposed', '`w.g` has the shape of `w`, (i,o): inputs first', lambda inp, out, w, b: out.g.t() @ inp),
@@ -240,6 +273,11 @@ WEIGHT = [
     ('shape', 'an (i,o) matrix for each sample: their sum is missing', lambda inp, out, w, b: inp.unsqueeze(-1)*out.g.unsqueeze(1)),
     ('swapped', 'sum and product have changed places: multiply for each sample, then sum', lambda inp, out, w, b: torch.outer(inp.sum(0), out.g.sum(0))),
     ('mean-for-sum', 'this is the mean of the samples\' matrices; it should be their sum', lambda inp, out, w, b: (inp.unsqueeze(-1)*out.g.unsqueeze(1)).mean(0)),
+    ('missing', 'only the first sample is in it: sum over all of them', lambda inp, out, w, b: torch.outer(inp[0], out.g[0])),
+    ('missing', 'only the last sample is in it: each one replaced the one before', lambda inp, out, w, b: torch.outer(inp[-1], out.g[-1])),
+    ('transposed', '`reshape` does not turn a matrix, it reads its numbers in rows of another length: `inp.t()`', lambda inp, out, w, b: inp.reshape(inp.shape[1], inp.shape[0]) @ out.g),
+    ('transposed', 'the product of `out.g` and `inp` has outputs first; `reshape` to (i,o) does not turn it, `.t()` does', lambda inp, out, w, b: (out.g.t() @ inp).reshape(w.shape)),
+    ('swapped', 'the weights were multiplied in, where the inputs belong', lambda inp, out, w, b: w*out.g.sum(0)),
     ]
 BIAS = [
     ('mean-for-sum', 'the samples are summed; the 1/n of the mean is in `out.g` already', lambda inp, out, w, b: out.g.mean(0)),
@@ -249,6 +287,10 @@ BIAS = [
     ('shape', 'without `keepdim`: `b` has one dimension', lambda inp, out, w, b: out.g.sum(0, keepdim=True)),
     ('no-upstream', 'the number of samples: how the outputs move with the bias, without how the loss moves', lambda inp, out, w, b: torch.ones_like(out).sum(0)),
     ('swapped', 'the values of `out` were taken in the place of its gradient, `out.g`', lambda inp, out, w, b: out.sum(0)),
+    ('missing', 'only the first sample is in it: sum over all of them', lambda inp, out, w, b: out.g[0].clone()),
+    ('missing', 'only the last sample is in it: each one replaced the one before', lambda inp, out, w, b: out.g[-1].clone()),
+    ('swapped', 'the bias was multiplied in; it is only added, so its slope is 1', lambda inp, out, w, b: b*out.g.sum(0)),
+    ('factor', 'it is 1 for each entry: the slope of an added bias, not the upstream gradient', lambda inp, out, w, b: torch.ones_like(b)),
     ]
 def wrapped(suspects, sets): return [(cause, says, sets(f)) for cause, says, f in suspects]
 
@@ -276,10 +318,11 @@ add('lin_grad_bias', 3, 'lin_grad_bias(inp, out, w, b)', lin_cases('b'), right=s
     suspects=wrapped(BIAS, sets_bias))
 
 def big_layer(n):
-    "A layer of the size of linear 1 on MNIST, with its upstream gradient; zeros, as nobody looks at the numbers and they take no memory"
+    "A layer of the size of linear 1 on MNIST, with its upstream gradient"
+    randn = partial(torch.randn, generator=torch.Generator().manual_seed(0))
     out = torch.zeros(n, 50)
-    out.g = torch.zeros(n, 50)
-    return dict(inp=torch.zeros(n, 784), out=out, w=torch.zeros(784, 50), b=torch.zeros(50))
+    out.g = randn(n, 50)
+    return dict(inp=randn(n, 784), out=out, w=randn(784, 50), b=randn(50))
 
 def reads_gradient(inp, out, w, b):
     inp.g = out.g @ w.t()
@@ -287,6 +330,7 @@ def reads_gradient(inp, out, w, b):
     b.g = out.g.sum(0)
 
 add('lin_grad', 3, 'lin_grad(inp, out, w, b)', lin_cases('inp', 'w', 'b'), right=sets_lin(), limit=400e6, big=big_layer,
+    waste=(784*50*4, 'That is a product for each sample and each weight, made only to be summed. A matrix product sums on the way.'),
     meaning='All of the backward pass of any linear layer, from three samples to fifty thousand.',
     hints=('You have all three parts from the exercises before.',
            'If the memory is the problem: which of your lines makes a tensor with three dimensions?',
@@ -298,6 +342,7 @@ add('lin_grad', 3, 'lin_grad(inp, out, w, b)', lin_cases('inp', 'w', 'b'), right
     *((cause, says, sets_lin(inp=f)) for cause, says, f in INPUT[:2]),
     *((cause, says, sets_lin(w=f)) for cause, says, f in WEIGHT[:3]),
     *((cause, says, sets_lin(b=f)) for cause, says, f in BIAS[:3]),
+    ('swapped', 'the weight and the bias were moved: `.g` keeps a gradient, and the step comes later', sets_lin(w=lambda inp, out, w, b: w - inp.t() @ out.g)),
     ])
 
 # %% ../../nbs/tools/exercises.ipynb #ce1968f7
@@ -332,6 +377,9 @@ add('relu_grad', 4, 'relu_grad(inp, out)', gate_cases(relu, (0., 1.), (0., 0.)),
     ('wrong-mask', 'a little comes through the shut gate: that is leaky ReLU', sets_inp(lambda inp, out: out.g*torch.where(inp > 0, 1., .01).to(inp.dtype))),
     ('wrong-mask', '−1 comes through the shut gate: that is the slope of |x|', sets_inp(lambda inp, out: out.g*inp.sign())),
     ('changed-input', 'the gate was shut in `out.g` itself', shuts_in_place),
+    ('swapped', 'ReLU was applied to `inp` once more; what goes back is the gradient, gated', sets_inp(lambda inp, out: inp.relu())),
+    ('wrong-mask', 'the gate is 0 or 1; here it is cut off at 1 and keeps values between', sets_inp(lambda inp, out: out.g*inp.clamp(0, 1))),
+    ('wrong-mask', 'at exactly 0 the gate is shut, as in PyTorch: not half open', sets_inp(lambda inp, out: out.g*(inp.sign() + 1)/2)),
     ])
 
 def leaky_relu(inp, slope): return torch.where(inp > 0, inp, slope*inp)
@@ -356,6 +404,11 @@ add('leaky_relu_grad', 4, 'leaky_relu_grad(inp, out, slope)', gate_cases(leaky_r
     ('wrong-mask', 'the slope is given: it need not be 0.01', slopes(lambda s: 1., lambda s: .01)),
     ('no-upstream', 'the slopes alone; the chain rule multiplies them with what arrives', sets_inp(lambda inp, out, slope: torch.where(inp > 0, 1., slope).to(inp.dtype))),
     ('wrong-mask', 'leaky ReLU was applied to the gradient; its slope depends on `inp`', sets_inp(lambda inp, out, slope: leaky_relu(out.g, slope))),
+    ('swapped', 'on the left the slope is `slope`; `slope*inp` is the value of the line', sets_inp(lambda inp, out, slope: out.g*torch.where(inp > 0, torch.ones_like(inp), slope*inp))),
+    ('swapped', 'on the left the upstream gradient is missing: `slope` times it', sets_inp(lambda inp, out, slope: torch.where(inp > 0, out.g, slope))),
+    ('swapped', '`out` was multiplied in, where a slope belongs', sets_inp(lambda inp, out, slope: out.g*out)),
+    ('wrong-mask', 'a maximum with `slope` is not a choice between two slopes', sets_inp(lambda inp, out, slope: out.g*inp.clamp(min=slope))),
+    ('wrong-mask', 'on the right all of it comes through, not 1 + `slope`', slopes(lambda s: 1 + s, lambda s: s)),
     ])
 
 def clamp(inp, lo, hi): return inp.clamp(lo, hi)
@@ -368,6 +421,10 @@ add('clamp_grad', 4, 'clamp_grad(inp, out, lo, hi)', gate_cases(clamp, (0., 1.),
            '`out.g*((inp >= lo) & (inp <= hi))`'),
     suspects=[
     ('wrong-mask', 'at exactly `lo` and `hi` the gate is open, as in PyTorch', sets_inp(lambda inp, out, lo, hi: out.g*((inp > lo) & (inp < hi)))),
+    ('wrong-mask', 'at exactly `lo` the gate is open, as in PyTorch', sets_inp(lambda inp, out, lo, hi: out.g*((inp > lo) & (inp <= hi)))),
+    ('wrong-mask', 'at exactly `hi` the gate is open, as in PyTorch', sets_inp(lambda inp, out, lo, hi: out.g*((inp >= lo) & (inp < hi)))),
+    ('wrong-mask', 'the bounds are given: they need not be 0 and 1', sets_inp(lambda inp, out, lo, hi: out.g*((inp >= 0) & (inp <= 1)))),
+    ('swapped', '`inp` was multiplied in, where a gate of 0 and 1 belongs', sets_inp(lambda inp, out, lo, hi: out.g*inp)),
     ('wrong-mask', 'above `hi` the output stands still too', sets_inp(lambda inp, out, lo, hi: out.g*(inp >= lo))),
     ('wrong-mask', 'below `lo` the output stands still too', sets_inp(lambda inp, out, lo, hi: out.g*(inp <= hi))),
     ('wrong-mask', 'the gate is the wrong way round: it is open between `lo` and `hi`', sets_inp(lambda inp, out, lo, hi: out.g*((inp < lo) | (inp > hi)))),
@@ -432,6 +489,14 @@ def relu_step(*names): return lambda z: relu_grad(*(z[k] for k in names))
 
 def half_loss(z): z['out'].g = residual(z['out'], z['targ'])/z['out'].numel()
 def sum_loss(z): z['out'].g = 2*residual(z['out'], z['targ'])
+def turned_loss(z): z['out'].g = -2*residual(z['out'], z['targ'])/z['out'].numel()
+def no_gate(l1, l2): # names of tensors
+    def step(z): z[l1].g = z[l2].g.clone()
+    return step
+def wrong_input(inp, used, out, w, b): # names of tensors
+    "A linear layer backward, with another tensor in the place of its input for `w.g`"
+    def step(z): z[inp].g, z[w].g, z[b].g = z[out].g @ z[w].t(), z[used].t() @ z[out].g, z[out].g.sum(0)
+    return step
 def past_gate(l1, l2): # names of tensors
     "What goes into the next step is the gradient of the wrong side of the gate"
     def step(z): z['inp'].g, z['w1'].g, z['b1'].g = z[l2].g @ z['w1'].t(), z['inp'].t() @ z[l2].g, z[l2].g.sum(0)
@@ -456,6 +521,10 @@ add('backward', 5, 'backward(inp, acts, targ, params)', two_layer_cases, right=s
     ('no-mask', 'linear 1 got `l2.g`, from before the gate, where `l1.g` belongs', steps(loss_step, lin2, gate, past_gate('l1', 'l2'))),
     ('factor', 'the derivative of a square has a factor 2', steps(half_loss, lin2, gate, lin1)),
     ('sum-for-mean', 'the loss is a mean, so its gradient keeps the 1/n', steps(sum_loss, lin2, gate, lin1)),
+    ('sign', 'the gradient of the loss is prediction minus target', steps(turned_loss, lin2, gate, lin1)),
+    ('no-mask', '`l1.g` is `l2.g` here, unchanged: the gate of ReLU is missing', steps(loss_step, lin2, no_gate('l1', 'l2'), lin1)),
+    ('swapped', '`w2` met `l2` in the forward pass, from behind the gate, not `l1`', steps(loss_step, wrong_input('l2', 'l1', 'out', 'w2', 'b2'), gate, lin1)),
+    ('missing', 'linear 1 has its weight and bias, but its input has a gradient too', steps(loss_step, lin2, gate, lambda z: (setattr(z['w1'], 'g', z['inp'].t() @ z['l1'].g), setattr(z['b1'], 'g', z['l1'].g.sum(0))))),
     ])
 
 lin3 = lin_step('l4', 'out', 'w3', 'b3')
@@ -476,11 +545,22 @@ add('three_layer_backward', 5, 'three_layer_backward(inp, acts, targ, params)', 
     ('stale', '`relu_grad` ran before `lin_grad` of linear 3 had set `l4.g`', steps(loss_step, gate2, lin3, mid, gate, lin1)),
     ('no-mask', 'linear 1 got `l2.g`, from before the gate, where `l1.g` belongs', steps(loss_step, lin3, gate2, mid, gate, past_gate('l1', 'l2'))),
     ('factor', 'the derivative of a square has a factor 2', steps(half_loss, lin3, gate2, mid, gate, lin1)),
+    ('sum-for-mean', 'the loss is a mean, so its gradient keeps the 1/n', steps(sum_loss, lin3, gate2, mid, gate, lin1)),
+    ('missing', 'the call of `mse_grad` is missing', steps(lin3, gate2, mid, gate, lin1)),
+    ('missing', 'the call of `lin_grad` for linear 3 is missing', steps(loss_step, gate2, mid, gate, lin1)),
+    ('missing', 'the call of `lin_grad` for linear 1 is missing', steps(loss_step, lin3, gate2, mid, gate)),
+    ('no-mask', '`l3.g` is `l4.g` here, unchanged: the gate of the second ReLU is missing', steps(loss_step, lin3, no_gate('l3', 'l4'), mid, gate, lin1)),
+    ('no-mask', '`l1.g` is `l2.g` here, unchanged: the gate of the first ReLU is missing', steps(loss_step, lin3, gate2, mid, no_gate('l1', 'l2'), lin1)),
+    ('swapped', '`w2` met `l2` in the forward pass, from behind the gate, not `l1`', steps(loss_step, lin3, gate2, wrong_input('l2', 'l1', 'l3', 'w2', 'b2'), gate, lin1)) ,
+    ('swapped', '`w3` met `l4` in the forward pass, from behind the gate, not `l3`', steps(loss_step, wrong_input('l4', 'l3', 'out', 'w3', 'b3'), gate2, mid, gate, lin1)),
     ])
 
 # %% ../../nbs/tools/exercises.ipynb #312c50c1
 def difference_cases():
     generator = torch.Generator().manual_seed(0)
+    x = torch.tensor([1.5, -.5], dtype=torch.float64)
+    f = lambda x: (x**3).sum()
+    yield Case('f made of x³, x of shape (2,), eps = 0.5', dict(f=f, x=x, eps=.5), dict(result=difference(both, lambda e: 2*e)(f, x, .5)), dict(entries=2))   # its own definition: no other eps will do
     for shape in ((1,), (3,), (2, 3), (4, 1)):
         x, c = (torch.randn(*shape, generator=generator, dtype=torch.float64) for _ in range(2))
         for said, f in (('x²', lambda x, c=c: (c*x*x).sum()), ('x³', lambda x, c=c: (c*x**3).sum()), ('exp', lambda x, c=c: (c*x).sum().exp())):
@@ -525,9 +605,12 @@ add('central_difference', 6, 'central_difference(f, x, eps)', difference_cases, 
     ('stale', 'an entry has to be put back before the next one is moved', difference(both, lambda e: 2*e, restore=False)),
     ('changed-input', 'each entry of `x` has to be put back', leaves_moved),
     ('factor', 'the value of the function at one place is missing: half of the difference', difference(both, lambda e: 4*e)),
+    ('swapped', '`eps` is given: the step is to be of that size', lambda f, x, eps: difference(both, lambda e: 2*e)(f, x, 1e-5)),
+    ('factor', '`/2*eps` divides by 2 and then multiplies with eps: put brackets around 2*eps', difference(both, lambda e: 2/e)),
+    ('shape', 'the slopes are right, but in a row: give them the shape of `x`', lambda f, x, eps: difference(both, lambda e: 2*e)(f, x, eps).flatten()),
     ])
 
-def not_it(line, says): return 'swapped', f'is line {line}, which is right: {says}', line
+def not_it(line, says): return 'swapped', f'Line {line} does what it should: {says}.', line
 
 add('find_the_bug', 6, 'check("find_the_bug", line)', lambda: [Case('', {}, dict(result=torch.tensor(8)))], run=answer, right=8, secret=True,
     meaning='The gate was skipped: `l2.g` where `l1.g` belongs. Shapes can\'t tell, as both are (n,h); comparing with autograd can.',
@@ -540,15 +623,21 @@ add('find_the_bug', 6, 'check("find_the_bug", line)', lambda: [Case('', {}, dict
 
 # %% ../../nbs/tools/exercises.ipynb #36d96598
 def run_layer(attempt, args, names, make=lambda attempt, args: attempt()): # `make`: how to get a layer from the attempt
-    "Two calls and a backward; the tensors are the output, `.g` of the input, and of parameters"
-    layer = make(attempt, args)
+    "A whole pass on another input; then two calls, one of another layer, and a backward; the tensors are the output, `.g` of the input, and of parameters"
+    layer, where = make(attempt, args), {k: args[k] for k in ('inp', 'earlier', 'w', 'b') if k in args}
+    first, old = layer(args['earlier']), {k: t.g for k, t in where.items()}
+    if isinstance(first, Tensor):
+        for t in where.values(): t.g = t.g.clone()
+        first.g = args['upstream'].flip(0)
+        layer.backward()
+        for k, t in where.items(): t.g = old[k]                     # as if that pass had not been
     layer(args['earlier'])
-    out = layer(args['inp'])
+    out, back = layer(args['inp']), None
+    make(attempt, args)(args['earlier'])                            # another layer of the same kind
     if isinstance(out, Tensor):
         out.g = args['upstream']
-        layer.backward()
-    where = dict(inp=args['inp'], w=args.get('w'), b=args.get('b'))
-    return dict(out=out) | {k: getattr(where[k[:-2]], 'g', None) for k in names if k.endswith('.g')}
+        back = layer.backward()
+    return dict(out=out, result=back) | {k: getattr(where[k[:-2]], 'g', None) for k in names if k.endswith('.g')}
 
 def layer_cases(f, *watch): # forward function of `inp` and the watched tensors
     "A function that gives cases of a layer: what it puts out and the gradients it sets"
@@ -572,6 +661,14 @@ def layer_class(forward, grad, keep=lambda self, inp: inp): # functions of inp; 
 
 sigmoid = torch.sigmoid
 def first_only(self, inp): return getattr(self, 'inp', inp)
+
+def adds_up(cls): # a layer class
+    "The same, but what it finds is added to what it found before"
+    class Adds(cls):
+        def backward(self):
+            super().backward()
+            self.total = self.inp.g = getattr(self, 'total', 0) + self.inp.g
+    return Adds
 
 class ReturnsGradient:
     def __call__(self, inp):
@@ -597,6 +694,10 @@ add('sigmoid_layer', 7, 'Sigmoid(), then layer(inp) and layer.backward()', layer
     ('missing', 'the layer remembers the input of its first call; `backward` belongs to the last one', layer_class(sigmoid, lambda g, inp, out: g*out*(1 - out), first_only)),
     ('missing', '`backward` returns the gradient; it belongs on the input, as `.g`', ReturnsGradient),
     ('swapped', 'that is tanh', layer_class(torch.tanh, lambda g, inp, out: g*(1 - out*out))),
+    ('accumulated', 'the layer adds the gradients of all passes up; each pass has its own', adds_up(layer_class(sigmoid, lambda g, inp, out: g*out*(1 - out)))),
+    ('sign', 'σ(x) is 1/(1 + e⁻ˣ), with a minus', layer_class(lambda inp: 1/(1 + inp.exp()), lambda g, inp, out: g*out*(1 - out))),
+    ('swapped', 'the values of `out` were taken in the place of its gradient, `out.g`', layer_class(sigmoid, lambda g, inp, out: out*out*(1 - out))),
+    ('swapped', 'σ·(1 − σ), not σ² · (1 − σ)', layer_class(sigmoid, lambda g, inp, out: g*out*out*(1 - out))),
     ])
 
 def scale_class(inp_grad, w_grad, forward=lambda inp, w: inp*w): # functions of g, inp, w
@@ -628,6 +729,10 @@ add('scale_layer', 7, 'Scale(w), then layer(inp) and layer.backward()', layer_ca
     ('swapped', 'sum and product have changed places: multiply for each sample, then sum', scale_class(scale_inp, lambda g, inp, w: g.sum(0)*inp.sum(0))),
     ('swapped', 'the derivative of x·w to w is x', scale_class(scale_inp, lambda g, inp, w: (g*w).sum(0))),
     ('swapped', 'the upstream gradient came through as it was: the factor `w` is missing', scale_class(lambda g, inp, w: g.clone(), scale_w)),
+    ('swapped', 'each column is divided by `w`; it should be multiplied with it', scale_class(lambda g, inp, w: g/w, scale_w, lambda inp, w: inp/w)),
+    ('swapped', '`w` is added; it should be multiplied in', scale_class(scale_inp, scale_w, lambda inp, w: inp + w)),
+    ('swapped', 'the gradient of `w` was summed from `out.g` alone: each entry is multiplied with its input first', scale_class(scale_inp, lambda g, inp, w: g.sum(0))),
+    ('shape', 'without `keepdim`: `w` has one dimension', scale_class(scale_inp, lambda g, inp, w: (g*inp).sum(0, keepdim=True))),
     ])
 
 # %% ../../nbs/tools/exercises.ipynb #8e6b6abe
@@ -662,6 +767,9 @@ add('module_tanh', 8, 'Tanh(), then layer(inp) and layer.backward()', layer_case
     ('swapped', 'σ·(1 − σ) belongs to the sigmoid', module_class(tanh, lambda g, inp, out: g*out*(1 - out))),
     ('missing', '`bwd` returns the gradient; it belongs on the input, as `.g`', NoSet),
     ('swapped', 'that is the sigmoid', module_class(sigmoid, lambda g, inp, out: g*out*(1 - out))),
+    ('swapped', 'the values of `out` were taken in the place of its gradient, `out.g`', module_class(tanh, lambda g, inp, out: out*(1 - out*out))),
+    ('factor', '1 − tanh² stands alone: no factor 2', module_class(tanh, lambda g, inp, out: 2*g*(1 - out*out))),
+    ('swapped', 'that is tanh² without the 1 −', module_class(tanh, lambda g, inp, out: g*out*out)),
     ])
 
 def skip_class(bwd, f=lambda inp, inner: inp + inner): # functions of self, out, inp; of inp and what the inner layer makes of it
@@ -673,6 +781,14 @@ def skip_class(bwd, f=lambda inp, inner: inp + inner): # functions of self, out,
         def forward(self, inp): return f(inp, self.inner(inp))
     Skip.bwd = bwd
     return Skip
+
+class LinTanh(Module):
+    "A layer whose gradient needs its own output, so that one that gets another output shows"
+    def __init__(self, w, b): self.params = self.w, self.b = w, b
+    def forward(self, inp): return lin(inp, self.w, self.b).tanh()
+    def bwd(self, out, inp):
+        g = out.g*(1 - out*out)
+        inp.g, self.w.g, self.b.g = g @ self.w.t(), inp.t() @ g, g.sum(0)
 
 def through(self, g): # the gradient of the inner layer's input, for an upstream g
     self.inner.out.g = g
@@ -695,12 +811,15 @@ def mean_of_both(self, out, inp):
 def twice(self, out, inp):
     through(self, 2*out.g)
     inp.g = inp.g/2 + out.g
+def other_output(self, out, inp):
+    self.inner.bwd(out, inp)
+    inp.g = inp.g + out.g
 def in_both(self, out, inp):
     through(self, out.g)
     through(self, inp.g + out.g)
 
-add('module_skip', 8, 'Skip(inner), then layer(inp) and layer.backward()', layer_cases(lambda inp, w, b: inp + lin(inp, w, b), 'w', 'b'),
-    run=partial(run_layer, make=lambda attempt, args: attempt(Lin(args['w'], args['b']))),
+add('module_skip', 8, 'Skip(inner), then layer(inp) and layer.backward()', layer_cases(lambda inp, w, b: inp + lin(inp, w, b).tanh(), 'w', 'b'),
+    run=partial(run_layer, make=lambda attempt, args: attempt(LinTanh(args['w'], args['b']))),
     stub=('forward', 'bwd'), right=skip_class(skip_bwd),
     meaning='A value that is used twice gets the sum of what comes back from both. This is what makes very deep networks trainable.',
     hints=('`inp` goes two ways: straight on, and through `inner`. What comes back to it?',
@@ -716,27 +835,37 @@ add('module_skip', 8, 'Skip(inner), then layer(inp) and layer.backward()', layer
     ('swapped', '`inp` is added to what `inner` makes of it, not multiplied with it', skip_class(skip_bwd, lambda inp, inner: inp*inner)),
     ('missing', 'the output is that of `inner` alone; `inp` is not added', skip_class(skip_bwd, lambda inp, inner: inner.clone())),
     ('swapped', 'the inner layer got its own gradient back as an upstream', skip_class(in_both)),
+    ('swapped', '`inner.bwd` was called with the output of the whole; its own output is `inner.out`', skip_class(other_output)),
+    ('sign', '`inp` is added to what `inner` makes of it, not subtracted', skip_class(skip_bwd, lambda inp, inner: inner - inp)),
     ])
 
 # %% ../../nbs/tools/exercises.ipynb #cd0618ee
 def registered_cases():
-    for n, i, o, randn in hostile_cases():
-        params = Params(randn(i, i + 2), randn(i + 2), randn(i + 2, o), randn(o))
-        inp, twice = randn(n, i), Params(*(2*p for p in params))
-        want = dict(zip(params._fields, twice)) | dict(out=forward(inp, twice).out)
-        yield Case(label(inp.dtype, n=n, i=i, o=o), dict(inp=inp, params=params), want, dict(n=n, i=i, o=o))
+    for at, (n, i, o, randn) in enumerate(hostile_cases()):
+        h, k, inp = i + 2, i + 1, randn(n, i)
+        if at % 3 < 2: params, f = Params(randn(i, h), randn(h), randn(h, o), randn(o)), forward
+        else: params, f = ThreeParams(randn(i, h), randn(h), randn(h, k), randn(k), randn(k, o), randn(o)), forward_three
+        names, twice = params._fields, [2*p for p in params]
+        def run(*ps): return f(inp.double(), type(params)(*ps)).out
+        grads = true_grads(run, *(p.double() for p in twice), upstream=torch.ones(n, o).double())
+        want = dict(zip(names, twice)) | {'number of parameters': torch.tensor(float(len(names))), 'out': f(inp, type(params)(*twice)).out}
+        want |= {f'{name}.grad': g.to(inp.dtype) for name, g in zip(names, grads)}
+        yield Case(label(inp.dtype, layers=len(names)//2, n=n, i=i, o=o), dict(inp=inp, params=params), want, dict(n=n, i=i, o=o))
 
 def run_registered(attempt, args, names):
-    "Build a model from three layers; double their weights; which of them are the model's parameters?"
-    w1, b1, w2, b2 = (p.clone() for p in args['params'])
-    layers = [nn_module.Linear(w1, b1), nn.ReLU(), nn_module.Linear(w2, b2)]
-    model = attempt(layers)
-    own = [layers[0].w, layers[0].b, layers[2].w, layers[2].b]
+    "Build a model from linear layers with ReLU between; double their weights; which of them are its parameters, and do they get gradients?"
+    fields, given = args['params']._fields, [p.clone() for p in args['params']]
+    linear = [nn_module.Linear(w, b) for w, b in zip(given[::2], given[1::2])]
+    layers = [o for pair in zip(linear, [nn.ReLU() for _ in linear]) for o in pair][:-1]
+    model, own = attempt(layers), [p for o in linear for p in (o.w, o.b)]
     with torch.no_grad():
         for p in own: p.mul_(2)
     found = list(model.parameters())
     def registered(k): return own[k] if any(p is own[k] for p in found) else found[k] if k < len(found) else None
-    return {name: getattr(registered(k), 'data', None) for k, name in enumerate(Params._fields)} | dict(out=model(args['inp']).detach())
+    out = model(args['inp'])
+    if isinstance(out, Tensor) and out.requires_grad: out.sum().backward()
+    got = {name: getattr(registered(k), 'data', None) for k, name in enumerate(fields)} | {f'{name}.grad': p.grad for name, p in zip(fields, own)}
+    return got | {'number of parameters': torch.tensor(float(len(found))), 'out': out.detach() if isinstance(out, Tensor) else out}
 
 def net_class(keep, f=None): # function of the model and the layers; forward function of the layers and the input, or None
     "A model that keeps its layers in some way"
@@ -754,8 +883,16 @@ def net_class(keep, f=None): # function of the model and the layers; forward fun
 def keeps(make): return lambda self, layers: setattr(self, 'layers', make(layers))
 def copied(layers): return nn.ModuleList([nn_module.Linear(o.w.clone(), o.b.clone()) if hasattr(o, 'w') else o for o in layers])
 def only_weights(self, layers): self.a, self.b = layers[0].w, layers[2].w
-def no_relu(layers, inp): return layers[2](layers[0](inp))
-def first_layer(layers, inp): return layers[1](layers[0](inp))
+def one_more(self, layers): self.layers, self.scale = nn.ModuleList(layers), nn.Parameter(torch.ones(1))
+def three_names(self, layers): self.first, self.gate, self.second = layers[0], layers[1], layers[2]
+def one_by_one(layers, inp):
+    for layer in layers: inp = layer(inp)
+    return inp
+def no_relu(layers, inp): return one_by_one(layers[::2], inp)
+def relu_last(layers, inp): return one_by_one(layers, inp).relu()
+def all_but_last(layers, inp): return one_by_one(layers[:-1], inp)
+def no_graph(layers, inp):
+    with torch.no_grad(): return one_by_one(layers, inp)
 
 add('registered_parameters', 9, 'Net(layers), then model.parameters() and model(inp)', registered_cases, run=run_registered, stub=('__init__', 'forward'),
     right=net_class(keeps(nn.ModuleList)), unset='is not among `model.parameters()`',
@@ -770,7 +907,11 @@ add('registered_parameters', 9, 'Net(layers), then model.parameters() and model(
     ('stale', 'the model holds copies of the layers\' parameters, which don\'t change with them', net_class(keeps(copied))),
     ('swapped', 'the biases are parameters too', net_class(only_weights)),
     ('swapped', 'a layer is left out of the forward pass: ReLU', net_class(keeps(nn.ModuleList), no_relu)),
-    ('shape', 'the last layer is left out of the forward pass', net_class(keeps(nn.ModuleList), first_layer)),
+    ('shape', 'the last layer is left out of the forward pass', net_class(keeps(nn.ModuleList), all_but_last)),
+    ('swapped', 'a ReLU too many, after the last layer', net_class(keeps(nn.ModuleList), relu_last)),
+    ('missing', 'there is no graph: under `torch.no_grad`, or after `detach`, autograd sees nothing', net_class(keeps(nn.ModuleList), no_graph)),
+    ('factor', 'there is a parameter too many, which belongs to no layer', net_class(one_more)),
+    ('missing', 'only three layers have a name: a list may have more of them', net_class(three_names)),
     ])
 
 def function_cases():
@@ -778,10 +919,11 @@ def function_cases():
         yield case._replace(args=dict(inp=case.args['inp'], upstream=case.upstream), want=dict(out=case.args['out'].clone()) | case.want)
 
 def run_function(attempt, args, names):
-    "Let autograd call both methods"
-    leaf = args['inp'].clone().requires_grad_()
+    "Let autograd call both methods, with a forward call on something else in between"
+    leaf = args['inp'].detach().requires_grad_()                  # the same memory: if it is changed in place, that shows
     out = attempt.apply(leaf)
     if not isinstance(out, Tensor): return dict(out=out)
+    attempt.apply(1 - args['inp'])
     g, = torch.autograd.grad(out, leaf, args['upstream'], allow_unused=True)
     return {'out': out.detach(), 'inp.g': g}
 
@@ -797,6 +939,16 @@ def function_class(grad, f=relu, keep=lambda inp, out: inp): # functions of g an
         def backward(ctx, g):
             kept, = ctx.saved_tensors
             return grad(g, kept)
+    return Made
+
+def on_the_class():
+    class Made(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, inp):
+            Made.mask = inp > 0
+            return inp*Made.mask
+        @staticmethod
+        def backward(ctx, g): return g*Made.mask
     return Made
 
 def shut(g, inp):
@@ -818,6 +970,9 @@ add('relu_function', 9, 'ReLU.apply(inp), and what autograd makes of it', functi
     ('missing', '`backward` has to return the gradient of the input', function_class(lambda g, inp: None)),
     ('changed-input', 'the gate was shut in the upstream gradient itself', function_class(shut)),
     ('swapped', 'the input was multiplied in, where a gate of 0 and 1 belongs', function_class(lambda g, inp: g*inp)),
+    ('swapped', 'what was kept belongs to the class, and so to the last call of all; `ctx` belongs to this one', on_the_class()),
+    ('changed-input', '`forward` set the negative entries of its input to 0', function_class(lambda g, inp: g*(inp > 0), lambda inp: inp.clamp_(min=0).clone())),
+    ('wrong-mask', '−1 comes through the shut gate: that is the slope of |x|', function_class(lambda g, inp: g*inp.sign())),
     ('swapped', '`forward` returns its input as it was', function_class(lambda g, inp: g*(inp > 0), lambda inp: inp.clone())),
     ])
 
@@ -826,14 +981,15 @@ def step_cases(momentum):
     "A function that gives cases of one step of an optimiser"
     def cases():
         for n, i, o, randn in hostile_cases():
-            for lr in (.1, .5) if randn(1).dtype == torch.float64 else ():         # in float32, how far it moved is known to 5 digits only
-                params, velocity = [randn(i, o), randn(o)], [randn(i, o), randn(o)]
+            for lr, m in ((.1, .9), (.5, .8)) if randn(1).dtype == torch.float64 else ():         # in float32, how far it moved is known to 5 digits only
+                params, velocity = ([randn(i, o), randn(o), randn(o, i), randn(i), randn(1)] for _ in range(2))
                 for p in params: p.g = randn(*p.shape)
-                new = [.9*v.double() + p.g.double() if momentum else p.g.double() for p, v in zip(params, velocity)]
+                new = [m*v.double() + p.g.double() if momentum else p.g.double() for p, v in zip(params, velocity)]
                 want = {f'velocity[{k}]': v.to(p.dtype) for k, (p, v) in enumerate(zip(params, new))} if momentum else {}
                 want |= {f'Δparams[{k}]': -lr*v for k, v in enumerate(new)}
-                args = dict(params=params) | (dict(velocity=velocity, lr=lr, momentum=.9) if momentum else dict(lr=lr))
-                yield Case(label(params[0].dtype, lr=lr, i=i, o=o), args, want, dict(lr=lr))
+                args = dict(params=params) | (dict(velocity=velocity, lr=lr, momentum=m) if momentum else dict(lr=lr))
+                sizes = dict(lr=lr, momentum=m) if momentum else dict(lr=lr)
+                yield Case(label(params[0].dtype, **sizes, i=i, o=o), args, want, sizes)
     return cases
 
 def run_step(attempt, args, names):
@@ -843,7 +999,7 @@ def run_step(attempt, args, names):
     got = {f'Δparams[{k}]': p.double() - b for k, (p, b) in enumerate(zip(params, before))}
     return got | {f'velocity[{k}]': v for k, v in enumerate(args.get('velocity', []))}
 
-MOVED = tuple(f'{o}[{k}]' for o in ('params', 'velocity') for k in range(2))
+MOVED = tuple(f'{o}[{k}]' for o in ('params', 'velocity') for k in range(5))
 
 def moves(by): # function of p and lr: how far
     def attempt(params, lr):
@@ -875,6 +1031,9 @@ add('sgd_step', 10, 'sgd_step(params, lr)', step_cases(False), run=run_step, may
     ('swapped', 'the step took the place of the parameter, instead of being added to it', replaces),
     ('swapped', 'the parameter itself was multiplied in', moves(lambda p, lr: -lr*p*p.g)),
     ('no-upstream', 'only the sign of the gradient was used; its size matters', moves(lambda p, lr: -lr*p.g.sign())),
+    ('factor', 'the gradient has its 1/n already: no mean over its entries', moves(lambda p, lr: -lr*p.g/p.numel())),
+    ('factor', 'the learning rate is given: it need not be 0.1', moves(lambda p, lr: -.1*p.g)),
+    ('missing', 'only the first two parameters moved', lambda params, lr: moves(lambda p, lr: -lr*p.g)(params[:2], lr)),
     ])
 
 def momentum_attempt(velocity=lambda v, g, m, lr: m*v + g, step=lambda old, new, g, m: new, rate=lambda lr: -lr, keep=True):
@@ -904,6 +1063,11 @@ add('momentum_step', 10, 'momentum_step(params, velocity, lr, momentum)', step_c
     ('swapped', 'this is Nesterov\'s variant, which looks one step ahead', momentum_attempt(step=lambda old, new, g, m: g + m*new)),
     ('factor', 'the learning rate and the sign belong to the step, not into the velocity', momentum_attempt(lambda v, g, m, lr: m*v - lr*g, rate=lambda lr: 1.)),
     ('accumulated', 'nothing shrinks the old velocity: it only grows', momentum_attempt(lambda v, g, m, lr: v + g)),
+    ('factor', 'momentum is given: it need not be 0.9', momentum_attempt(lambda v, g, m, lr: .9*v + g)),
+    ('sign', 'the gradient is added to the velocity, and the step goes against it: one minus, not two', momentum_attempt(lambda v, g, m, lr: m*v - g)),
+    ('swapped', 'momentum shrinks both here, and only the old velocity should shrink', momentum_attempt(lambda v, g, m, lr: m*(v + g))),
+    ('factor', 'the learning rate is in it twice, in the velocity and in the step', momentum_attempt(lambda v, g, m, lr: m*v + lr*g)),
+    ('missing', 'only the first parameter moved', lambda params, velocity, lr, momentum: momentum_attempt()(params[:1], velocity, lr, momentum)),
     ])
 
 # %% ../../nbs/tools/exercises.ipynb #58664e42
@@ -914,7 +1078,7 @@ def find_exercise(name): # of an exercise; to an `Exercise`
     "The exercise of that name; ValueError with what is near it if there is none"
     if name in EXERCISES: return EXERCISES[name]
     near = difflib.get_close_matches(str(name), EXERCISES, 3, .4)
-    raise ValueError(f'there is no exercise {name!r}; ' + (f'did you mean {" or ".join(map(repr, near))}?' if near else f'there are {", ".join(EXERCISES)}'))
+    raise ValueError(f'there is no exercise {name!r}: ' + (f'did you mean {" or ".join(map(repr, near))}?' if near else f'there are {", ".join(EXERCISES)}'))
 
 def check(name,    # of the exercise
           attempt, # your function or class, or your answer

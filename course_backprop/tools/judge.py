@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['IDLE', 'MB', 'SECONDS', 'Case', 'copy_tensor', 'copy_args', 'tensors', 'Exercise', 'call_it', 'old_gradient', 'alike',
            'Run', 'run_case', 'Stopped', 'stop', 'within', 'quiet', 'files', 'own_line', 'shapes', 'raised', 'empty',
-           'untouched', 'Memory', 'memory_of', 'memory_verdict', 'run_all', 'rows', 'judge', 'right', 'changed',
-           'looks', 'first_wrong', 'suspect_runs', 'suspects_at', 'left_over', 'why', 'sentence', 'aside']
+           'untouched', 'misfit', 'Memory', 'memory_of', 'thin', 'few_samples', 'large_verdict', 'run_all', 'rows',
+           'judge', 'right', 'changed', 'looks', 'first_wrong', 'suspect_runs', 'in_all', 'suspects_at', 'left_over',
+           'why', 'in_words', 'sentence', 'aside']
 
 # %% ../../nbs/tools/judge.ipynb #7108b93a
-import ctypes, dis, io, linecache, math, threading, traceback, types, weakref
+import ctypes, dis, io, linecache, math, sys, threading, traceback, types, weakref
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Callable, NamedTuple
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from .compare import compare
-from .diagnose import Look, Suspect, Verdict, entries, explain, same
+from .diagnose import Look, Suspect, Verdict, dense, entries, explain, gives, same
 
 # %% ../../nbs/tools/judge.ipynb #90131a59
 class Case(NamedTuple):
@@ -71,6 +72,7 @@ class Exercise:
     stub: tuple = ()           # methods to be written, if the attempt is a class
     limit: float = None        # bytes that the attempt may need on `big`
     big: Callable = None       # function of n: args of that size
+    waste: tuple = (0, '')     # bytes a sample that a usual mistake needs, and a sentence on it
     secret: bool = False       # is the attempt an answer, so that the true one must not be shown?
     unset: str = 'was not set' # what it means that a tensor is missing
 
@@ -105,7 +107,7 @@ def old_gradient(t, seed): # tensor; None or a seed
 
 def alike(a, b): # tensors
     "Equal to the bit; `nan` is equal to `nan`"
-    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.nan_to_num(0.), b.nan_to_num(0.)) and torch.equal(a.isnan(), b.isnan())
+    return dense(a) and a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.nan_to_num(0.), b.nan_to_num(0.)) and torch.equal(a.isnan(), b.isnan())
 
 class Run(NamedTuple):
     "What an attempt did on one case"
@@ -114,6 +116,7 @@ class Run(NamedTuple):
     old: dict             # what stood in each `.g` before
     result: object = None # what it returned
     grad: bool = False    # did it set `.grad`?
+    besides: dict = {}    # whatever else it set or returned, by name
 
 def run_case(exercise, # `Exercise`
              attempt,  # a learner's function, class or answer
@@ -133,10 +136,13 @@ def run_case(exercise, # `Exercise`
     for name, t in objects.items():
         if name in got and got[name] is t and alike(t, before[name]): got[name] = None
     if 'result' in case.want: got['result'] = result
-    kept = all_args | {f'{name}.g': all_args[name].g for name in given}
-    changed = [name for name, t in kept.items() if name not in exercise.may_change and not alike(t, before[name])]
+    now = all_args | {name: getattr(all_args[name[:-2]], 'g', None) for name in objects}
+    differs = [name for name, t in now.items() if not alike(t, before[name])]
+    changed = [name for name in differs if name in [*all_args, *(f'{o}.g' for o in given)] and name not in exercise.may_change]
+    besides = {name: now[name] for name in differs if name in objects and name not in case.want}
+    if 'result' not in case.want and result is not None: besides['result'] = result
     old = {name: before[name] for name in objects if name in got and seed is not None}
-    return Run(got, changed, old, result, any(t.grad is not None for t in all_args.values() if t.is_leaf))
+    return Run(got, changed, old, result, any(t.grad is not None for t in all_args.values() if t.is_leaf), besides)
 
 # %% ../../nbs/tools/judge.ipynb #6601ff99
 class Stopped(BaseException):
@@ -148,7 +154,7 @@ def stop(thread):
 
 def within(seconds, f): # limit; function without arguments
     "What `f()` returns or raises; `TimeoutError` if it takes longer"
-    done = {}
+    done, stdout = {}, sys.stdout
     def work():
         try: done['value'] = f()
         except BaseException as e: done['error'] = e
@@ -156,7 +162,10 @@ def within(seconds, f): # limit; function without arguments
     thread.start()
     try: thread.join(seconds)
     finally:
-        if thread.is_alive(): stop(thread)
+        if thread.is_alive():
+            stop(thread)
+            thread.join(.2)
+            sys.stdout = stdout                 # where it still hangs, in a `sleep` say, its printing was kept back
     if 'value' in done: return done['value']
     if 'error' in done and not isinstance(done['error'], Stopped): raise done['error']
     raise TimeoutError(f'it had not ended after {seconds:g} seconds and was stopped. Is there a loop that never ends?')
@@ -205,8 +214,14 @@ def empty(function):
 def untouched(exercise, attempt):
     "Is the attempt still the stub?"
     if attempt is None or attempt is ...: return True
-    if isinstance(attempt, type): return all(empty(vars(attempt).get(name)) for name in exercise.stub)
+    if exercise.stub and isinstance(attempt, type): return all(empty(vars(attempt).get(name)) for name in exercise.stub)
     return empty(attempt)
+
+def misfit(exercise, attempt):
+    "What is wrong with what was handed over, if it can't be an attempt at all; else None"
+    if exercise.secret: return
+    if exercise.stub: return None if isinstance(attempt, type) else f'is an object of type `{type(attempt).__name__}`; hand over the class itself, by its name alone'
+    if not callable(attempt): return f'is an object of type `{type(attempt).__name__}`; hand over the function itself, by its name alone, without calling it'
 
 # %% ../../nbs/tools/judge.ipynb #be209671
 class Memory(TorchDispatchMode):
@@ -238,29 +253,41 @@ class Memory(TorchDispatchMode):
         self.live -= size
 
 def memory_of(exercise, attempt, n): # samples
-    "Bytes an attempt needs at most, and its number of PyTorch operations"
+    "Bytes an attempt needs at most, its number of PyTorch operations, and what it set"
     args = exercise.big(n)
     for t in tensors(args).values():
         if not hasattr(t, 'g'): t.g = torch.empty_like(t)           # something old, which takes no memory until it is used
     memory = Memory(args)
     try:
-        with memory: exercise.run(attempt, args, [])
+        with memory: got = exercise.run(attempt, args, list(exercise.all_cases()[0].want))
     finally: memory.given.clear()                           # else the tensors and what waits for their end keep each other alive
-    return memory.peak, memory.calls
+    return memory.peak, memory.calls, {name: thin(t) for name, t in got.items()}
+
+def thin(t): # anything
+    "Of a large tensor every seventh row and the last hundred; all of anything else"
+    return torch.cat([t[::7], t[-100:]]) if isinstance(t, Tensor) and t.numel() > 10**7 else t
 
 MB = 1e6
 
-def memory_verdict(exercise, attempt, n=50000): # samples
-    "A `Verdict` if an attempt needs too much memory on n samples, else a sentence on what it needs"
-    (half, _), (some, calls) = (memory_of(exercise, attempt, k) for k in (500, 1000))
+def few_samples(n): return f'is right for a few samples and wrong for n = {n:,}. Is a number of samples, or of slices, fixed somewhere?'
+
+def large_verdict(exercise, attempt, n=50000): # samples
+    "A `Verdict` if an attempt needs too much memory on n samples, or is wrong there; else a sentence on what it needs"
+    (half, *_), (some, calls, got) = (memory_of(exercise, attempt, k) for k in (500, 1000))
     power = max(1., math.log2(some/max(half, 1))) if some > half else 1.
     guess = some*(n/1000)**power
     if guess > exercise.limit or calls >= 1000: known, how = guess, f'reckoned from 1,000 samples, which need {some/MB:.0f} MB'
-    else: known, how = memory_of(exercise, attempt, n)[0], 'measured'
+    else: (known, _, got), how = memory_of(exercise, attempt, n), 'measured'
     says = f'{known/MB:,.0f} MB beyond its inputs at n = {n:,} ({how}; {exercise.limit/MB:.0f} MB are allowed)'
-    if known <= exercise.limit: return f'It needs {says}.'
-    return exercise.verdict('memory', '', f'All its gradients are right, but it would need {says}: '
-                            'a product for each sample and each weight, made only to be summed. A matrix product sums on the way.')
+    if known > exercise.limit:
+        bytes, why = exercise.waste
+        more = why if known > .9*bytes*n > 0 else 'Which of its lines makes the largest tensor?'
+        return exercise.verdict('memory', '', f'All its gradients are right, but it would need {says}. {more}')
+    if how != 'measured': return f'It needs {says}.'
+    want = memory_of(exercise, exercise.right, n)[2]
+    bad = [f'`{name}`' for name, true in want.items() if isinstance(true, Tensor) and not compare(name, got[name], true).ok]
+    if not bad: return f'It needs {says}.'
+    return exercise.verdict('unknown', bad[0].strip('`'), f'{bad[0]} {few_samples(n)}')
 
 # %% ../../nbs/tools/judge.ipynb #0051be73
 SECONDS = 10.        # an attempt may take on all cases together
@@ -270,7 +297,7 @@ def run_all(exercise, attempt, seed=None): # as in `run_case`
     runs = []
     for k, case in enumerate(exercise.all_cases()):
         try: runs.append(quiet(k if seed is None else 1, lambda: run_case(exercise, attempt, case, seed)))
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             e.case = k
             raise
     return runs
@@ -287,18 +314,18 @@ def judge(exercise, # `Exercise`
     cases = exercise.all_cases()
     if untouched(exercise, attempt):
         return exercise.verdict('not-started', '', 'Not started yet. Put your code in the place of `...` and run the cell again.')
-    try: runs = within(SECONDS, lambda: run_all(exercise, attempt))
-    except Exception as e: return raised(exercise, e, attempt, cases[getattr(e, 'case', 0)])
-    found = rows(exercise, runs)
-    for k, run in enumerate(runs):
-        if run.changed: return changed(exercise, k, run)
-    if not all(r.ok for f in found for r in f.values()): return why(exercise, attempt, runs, found)
+    if says := misfit(exercise, attempt): return exercise.verdict('raised', '', f'What was handed over {says}.')
     memory = ''
-    if exercise.limit:
-        try: memory = within(4*SECONDS, lambda: memory_verdict(exercise, attempt))
-        except Exception as e: return raised(exercise, e, attempt, cases[-1])
-        if isinstance(memory, Verdict): return memory
-    return right(exercise, found, memory)
+    try:
+        runs = within(SECONDS, lambda: run_all(exercise, attempt))
+        found = rows(exercise, runs)
+        for k, run in enumerate(runs):
+            if run.changed: return changed(exercise, k, run)
+        if not all(r.ok for f in found for r in f.values()):
+            return why(exercise, runs, found, *within(SECONDS, lambda: [run_all(exercise, attempt, seed) for seed in (0, 1)]))
+        if exercise.limit: memory = within(4*SECONDS, lambda: large_verdict(exercise, attempt))
+    except (Exception, SystemExit) as e: return raised(exercise, e, attempt, cases[getattr(e, 'case', -1)])
+    return memory if isinstance(memory, Verdict) else right(exercise, found, memory)
 
 def right(exercise, found, memory): # rows; a sentence
     "The `Verdict` on a right attempt"
@@ -313,7 +340,7 @@ def right(exercise, found, memory): # rows; a sentence
 def changed(exercise, k, run): # number of the case and its `Run`
     "The `Verdict` on an attempt that changed an input in place"
     name = run.changed[0]
-    whose = 'the upstream gradient that arrived' if name.endswith('.g') else 'an input'
+    whose = 'a gradient that arrived' if name.endswith('.g') else 'an input'
     return exercise.verdict('changed-input', name, f'`{name}` was changed in place. It is {whose}, '
                             'and others still need it as it was: make a new tensor.', exercise.all_cases()[k].label)
 
@@ -323,12 +350,12 @@ def looks(exercise, runs, name): # runs of all cases, from random `.g`
     for case, run in zip(exercise.all_cases(), runs):
         if name not in case.want: continue
         others = tensors(case.args)
-        others |= {f'{k}.g': t.g for k, t in others.items() if hasattr(t, 'g')} | case.want
+        others |= {f'{k}.g': t.g for k, t in others.items() if hasattr(t, 'g')}
         others = {k: t for k, t in others.items() if k != name and t is not case.upstream}
         others |= {k: torch.tensor(v, dtype=torch.float64) for k, v in case.args.items() if isinstance(v, (int, float))}
         got = run.got.get(name)
         yield Look(got.detach() if isinstance(got, Tensor) else got, case.want[name], case.upstream, case.local.get(name),
-                   run.old.get(name), others, case.sizes, case.gate, exercise.tol)
+                   run.old.get(name), others, {k: t for k, t in case.want.items() if k != name}, case.sizes, case.gate, exercise.tol)
 
 def first_wrong(exercise, found): # rows of all cases
     "The name of the first tensor that is wrong in some case; None if none is"
@@ -344,42 +371,56 @@ def suspect_runs(exercise):
         found.append((s, runs, first_wrong(exercise, rows(exercise, runs))))
     return found
 
-def suspects_at(exercise, name):
-    "The suspects whose first wrong tensor is this one, with what they give for it in each case"
-    return [Suspect(s.cause, s.says, [l.got for l in looks(exercise, runs, name)])
-            for s, runs, first in exercise.once('suspects', lambda: suspect_runs(exercise)) if first == name]
+def in_all(a, b): # `Run`s
+    "Did two attempts do the same in everything that can be seen?"
+    if a.grad != b.grad or a.besides.keys() != b.besides.keys(): return False
+    return all(gives(a.besides[k], t) for k, t in b.besides.items()) and all(gives(a.got.get(k), t) for k, t in b.got.items())
 
-def left_over(exercise, attempt, nan, zero, name): # its runs from NaN and from seed 0
+def suspects_at(exercise, runs, name): # runs of the attempt, from seed 0
+    "The suspects whose first wrong tensor is this one, with what they give for it in each case; first those that do the same as the attempt in all else"
+    found = []
+    for s, theirs, first in exercise.once('suspects', lambda: suspect_runs(exercise)):
+        given, twin = [l.got for l in looks(exercise, theirs, name)], all(map(in_all, theirs, runs))
+        if first == name and (twin or any(g is not None for g in given)): found.append((not twin, Suspect(s.cause, s.says, given)))     # nothing is like nothing: that alone is no sign
+    return [s for _, s in sorted(found, key=lambda o: o[0])]
+
+def left_over(nan, zero, one, name): # runs from NaN and from two seeds
     "Like a finder: what stood in a `.g` before came in, by so much as a NaN; or all of it was added"
-    one = run_all(exercise, attempt, seed=1)
     found = [tuple(r.got.get(name) for r in three) for three in zip(zero, one, nan)]
-    if not all(isinstance(g, Tensor) for three in found for g in three): return None
+    if not all(dense(g) and g.dtype.is_floating_point for three in found for g in three): return None
     if all(same(a - x.old[name], b - y.old[name]) for (a, b, _), x, y in zip(found, zero, one) if name in x.old and a.shape == x.old[name].shape) \
        and any(not same(a, b) for a, b, _ in found):
         return 'accumulated', 'has what was there before in it, added, and is wrong besides: a new gradient replaces the old one'
     if any(not alike(a, b) for three in found for a, b in zip(three, three[1:])):
         return 'stale', 'depends on what stood in a `.g` before: something is used before it is set'
 
-def why(exercise, attempt, runs, found): # runs from NaN and their rows
+def why(exercise, runs, found, again, third): # runs from NaN and their rows; runs from two seeds
     "The `Verdict` on an attempt that gives a wrong tensor"
     cases = exercise.all_cases()
     name = first_wrong(exercise, found)
     worst = [k for k, f in enumerate(found) if name in f and not f[name].ok]
-    again = run_all(exercise, attempt, seed=0)
-    suspects = exercise.once(name, lambda: suspects_at(exercise, name))
+    suspects = suspects_at(exercise, again, name)
     seen = list(looks(exercise, again, name))
     if exercise.secret:
-        cause, says = explain(seen, suspects, finders=())
-        return exercise.verdict(cause, name, sentence('Your answer ' + says.removeprefix('is wrong: ')))   # a suspect's sentence goes on after it
+        known = next((s for s in suspects if gives(s.got[0], seen[0].got)), Suspect('unknown', '', None))
+        return exercise.verdict(known.cause, name, ' '.join(filter(None, ('That is not it.', known.says))))    # a whole sentence, here
     cause, says = explain(seen, suspects)
     if cause == 'unknown' or all(compare(name, run.got.get(name), case.want[name], exercise.tol).ok
                                  for run, case in zip(again, cases) if name in case.want):
-        cause, says = left_over(exercise, attempt, runs, again, name) or (cause, says)
+        cause, says = left_over(runs, again, third, name) or (cause, says)
+    samples = [case.sizes.get('n', 0) for case in cases]
+    if cause == 'unknown' and min(samples[k] for k in worst) > max((n for k, n in enumerate(samples) if k not in worst), default=10**9):
+        says = few_samples(min(samples[k] for k in worst))
     k = min(worst, key=lambda k: cases[k].want[name].numel())
-    called = f'`{name}`' if name != 'result' else 'What comes back'
-    says = sentence(f'{called} {says}'.replace('was not set', exercise.unset))
-    return exercise.verdict(cause, name, says, cases[k].label, entries(runs[k].got.get(name), cases[k].want[name]),
+    return exercise.verdict(cause, name, in_words(exercise, name, says), cases[k].label, entries(runs[k].got.get(name), cases[k].want[name]),
                             aside(cause, says, name, runs[k], found[k][name]))
+
+def in_words(exercise, name, says): # what goes on after the name of the tensor
+    "A whole sentence"
+    if says == 'was not set' and name == 'result': return 'Nothing comes back. Is there a `return`? Printing a value does not hand it on.'
+    if says == 'was not set' and name == 'out': return 'Nothing comes out of the forward pass. Is there a `return`?'
+    if not name.endswith('.g'): says = says.replace('true gradient', 'true value')
+    return sentence((f'`{name}` ' if name != 'result' else 'What comes back ') + says.replace('was not set', exercise.unset))
 
 def sentence(text): # with or without a full stop; to a string with its end
     return text if text.endswith('?') else text.rstrip('.') + '.'
@@ -387,6 +428,6 @@ def sentence(text): # with or without a full stop; to a string with its end
 def aside(cause, says, name, run, row): # the `Run` and `Row` of the smallest case that is wrong
     "What else helps with this cause"
     if cause == 'missing' and run.grad: return 'There is a `.grad`; in this course gradients are kept in `.g`.'
-    if cause == 'missing' and run.result is not None and name.endswith('.g'):
+    if cause == 'missing' and run.result is not None and name.endswith('.g') and 'return' not in says:
         return f'Your function returns something; the gradient belongs on its tensor: `{name} = ...`.'
     return f'There: {row.verdict}.' if 'shape' in row.verdict and 'shape' not in says else ''
