@@ -40,11 +40,13 @@ def imports(source):
             else: yield o.module or '.'
             if o.names[0].name == '*': yield '*'
 
+lesson_tools = [f'tools/{o}.ipynb' for o in ('exercises', 'lab', 'bench')]     # the tools that know lessons
+
 def may_import(nb, name):
-    "Lessons: torch, the standard library, earlier lessons, tools.compare, and tqdm to train. Tools: no lesson, but for two of them"
+    "Lessons: torch, the standard library, earlier lessons, tools.compare, and tqdm to train. Tools: no lesson, but for some of them"
     package, _, module = name.partition('.')
     if name == '*' or package == '': return False
-    if nb.number is None: return module not in lesson_of or nb.name in ('tools/exercises.ipynb', 'tools/lab.ipynb')
+    if nb.number is None: return module not in lesson_of or nb.name in lesson_tools
     if package == 'course_backprop': return module == 'tools.compare' or lesson_of.get(module, 99) < nb.number
     return package == 'torch' or package in sys.stdlib_module_names or (package == 'tqdm' and nb.name == '10_train.ipynb')
 
