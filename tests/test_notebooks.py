@@ -40,7 +40,7 @@ def imports(source):
             else: yield o.module or '.'
             if o.names[0].name == '*': yield '*'
 
-lesson_tools = [f'tools/{o}.ipynb' for o in ('exercises', 'lab', 'bench')]     # the tools that know lessons
+lesson_tools = [f'tools/{o}.ipynb' for o in ('exercises', 'lab', 'bench', 'step')]     # the tools that know lessons
 
 def may_import(nb, name):
     "Lessons: torch, the standard library, earlier lessons, tools.compare, and tqdm to train. Tools: no lesson, but for some of them"

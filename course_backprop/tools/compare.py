@@ -53,7 +53,7 @@ def _objection(got, want, tol):
     if err[1] <= tol: return None, err
     bound = tol*err[0]/err[1]                           # the tolerance as an absolute number
     at = _first(lambda a, b: ~((a - b).abs() <= min(bound, .999*err[0])), got, want)
-    a, b = got[at].item(), want[at].item()
+    a, b = got[at].item() + 0., want[at].item() + 0.    # -0 is 0
     digits = 6 if f'{a:.6g}' != f'{b:.6g}' else 12          # enough to see the difference
     return f'differs first at {at}: {a:.{digits}g} instead of {b:.{digits}g}', err
 
