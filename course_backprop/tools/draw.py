@@ -201,7 +201,7 @@ def show_images(images,        # (k,784), or k images of 28×28
     fig, axs = plt.subplots(nrows, ncols, figsize=figsize, squeeze=False)
     odd = (~images.isfinite()).nonzero().tolist()
     top = top or (images.nan_to_num(0, 0, 0).abs().max().item() if len(images) else 0) or 1.
-    look = dict(cmap=plt.get_cmap('RdBu_r' if signed else 'gray_r').with_extremes(bad='#F0E442'))
+    look = dict(interpolation='nearest', cmap=plt.get_cmap('RdBu_r' if signed else 'gray_r').with_extremes(bad='#F0E442'))
     if signed: look |= dict(vmin=-top, vmax=top)
     for ax in axs.flat: ax.axis('off')
     for k, (ax, image) in enumerate(zip(axs.flat, images)):
@@ -448,7 +448,7 @@ def _thumbnail(ax, t, x, y, signed=True, color=BACKWARD):
     inset = ax.inset_axes((x - .21, y - .2, .42, .4), transform=ax.transData)
     picture = _picture_of(t)
     top = picture.nan_to_num(0, 0, 0).abs().max().item() or 1.
-    inset.imshow(picture, **dict(cmap='RdBu_r', vmin=-top, vmax=top) if signed else dict(cmap='gray_r'))
+    inset.imshow(picture, interpolation='nearest', **dict(cmap='RdBu_r', vmin=-top, vmax=top) if signed else dict(cmap='gray_r'))
     inset.set(xticks=[], yticks=[])
     inset.spines[:].set(visible=True, color=color)
 
@@ -469,8 +469,8 @@ def draw_gradients(inp,    # images (n,i), with their `.g`
     for at, t in enumerate((inp, l1, l2)):
         _thumbnail(ax, t[k], at, .5, signed=at > 0, color='black')
         _thumbnail(ax, t.g[k], at, -1.44)
-    for x, y, text, color in ((3, .4, number(out[k,0].item()), 'black'), (3, -1.36, number(out.g[k,0].item()), BACKWARD)):
-        ax.text(x, y, text, ha='center', va='center', color=color, fontsize=11)
+    for x, y, text, color in ((3, .4, number(out[k,0].item()), 'black'), (3.07, -1.36, number(out.g[k,0].item()), BACKWARD)):
+        ax.text(x, y, text, ha='center', va='center', color=color)
     strongest = params.w1.g.norm(dim=0).argmax()
     _thumbnail(ax, params.w1.g[:,strongest], .5, -1.9)
     _thumbnail(ax, params.w2.g.flatten(), 2.5, -1.9)

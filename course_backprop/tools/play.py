@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['Frame', 'snapshot', 'film_strip', 'in_a_page', 'box', 'slides', 'live', 'play']
 
-# %% ../../nbs/tools/play.ipynb #2b1c6b45
+# %% ../../nbs/tools/play.ipynb #465a0f8b
 import base64, html, io
 from typing import NamedTuple
 import matplotlib.pyplot as plt
 from .draw import number
 
-# %% ../../nbs/tools/play.ipynb #9c7fcbea
+# %% ../../nbs/tools/play.ipynb #3c6a20d7
 class Frame(NamedTuple):
     "A picture, and in words what there is to see"
     png: bytes
@@ -31,11 +31,11 @@ def snapshot(draw,             # function that draws a figure with pyplot and re
     data = io.BytesIO()
     try:
         says = draw(*args, **kwargs)
-        plt.savefig(data, format='png', dpi=90)
+        plt.gcf().savefig(data, format='png', dpi=90)
     finally: plt.close()
     return Frame(data.getvalue(), says or '')
 
-# %% ../../nbs/tools/play.ipynb #067d7bf9
+# %% ../../nbs/tools/play.ipynb #71309033
 def film_strip(frames,    # `Frame`s
                columns=2, # how many stand side by side
               ):          # a `Frame`
@@ -46,10 +46,10 @@ def film_strip(frames,    # `Frame`s
     whole = Image.new('RGB', (columns*width, -(-len(images)//columns)*height), 'white')
     for k, image in enumerate(images): whole.paste(image, (k % columns*width, k//columns*height))
     data = io.BytesIO()
-    whole.quantize(128, dither=Image.Dither.NONE).save(data, 'PNG', optimize=True)
+    whole.quantize(64, dither=Image.Dither.NONE).save(data, 'PNG', optimize=True)
     return Frame(data.getvalue(), ' '.join(o.says for o in frames))
 
-# %% ../../nbs/tools/play.ipynb #f5f09039
+# %% ../../nbs/tools/play.ipynb #fcbe1564
 def in_a_page():
     "Is this cell run by a page that can show sliders? JupyterLab and VS Code send the cell's id along; nbconvert and nbdev_test don't"
     try: kernel = get_ipython().kernel
@@ -79,7 +79,7 @@ def slides(frames, # list of `Frame`s
     slider.observe(turn, 'value')
     return box(HBox([button('◀ previous', -1), slider, button('next ▶', 1)]), picture)
 
-# %% ../../nbs/tools/play.ipynb #2464e1aa
+# %% ../../nbs/tools/play.ipynb #cfb444e2
 def live(draw,     # as in `snapshot`, with an argument for each slider
          settings, # dict of lists: the values of each slider, by name
         ):         # a widget
