@@ -67,17 +67,16 @@ def box(*rows, # widgets, from top to bottom
 def slides(frames, # list of `Frame`s
            what,   # what one is called, before the slider
           ):       # a widget
-    "A slider and two buttons that walk through pictures"
-    from ipywidgets import HTML, Button, HBox, IntSlider
-    slider = IntSlider(min=1, max=len(frames), description=what)
-    picture = HTML(frames[0].html())
-    def turn(change): picture.value = frames[slider.value - 1].html()
+    "A slider and two buttons that walk through pictures. All are in the page from the start, so that the slider needs no kernel"
+    from ipywidgets import HTML, Button, HBox, SelectionSlider, Stack, jslink
+    slider = SelectionSlider(options=range(1, len(frames) + 1), description=what)
+    pictures = Stack([HTML(o.html()) for o in frames], selected_index=0)
+    jslink((slider, 'index'), (pictures, 'selected_index'))
     def button(text, by):
         made = Button(description=text)
-        made.on_click(lambda _: setattr(slider, 'value', slider.value + by))        # the slider keeps within its ends
+        made.on_click(lambda _: setattr(slider, 'index', min(max(slider.index + by, 0), len(frames) - 1)))
         return made
-    slider.observe(turn, 'value')
-    return box(HBox([button('◀ previous', -1), slider, button('next ▶', 1)]), picture)
+    return box(HBox([button('◀ previous', -1), slider, button('next ▶', 1)]), pictures)
 
 # %% ../../nbs/tools/play.ipynb #cfb444e2
 def live(draw,     # as in `snapshot`, with an argument for each slider
