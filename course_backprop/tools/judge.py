@@ -10,7 +10,7 @@ __all__ = ['IDLE', 'MB', 'NOT_TWICE', 'SECONDS', 'CHANGED', 'Case', 'copy_tensor
            'in_all', 'suspects_at', 'left_over', 'filled', 'why', 'in_words', 'sentence', 'aside']
 
 # %% ../../nbs/tools/judge.ipynb #7108b93a
-import ctypes, dis, io, linecache, math, sys, threading, traceback, types, weakref
+import ctypes, dis, io, linecache, math, sys, threading, traceback, tracemalloc, types, weakref
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Callable, NamedTuple
@@ -233,16 +233,36 @@ def misfit(exercise, attempt):
 
 # %% ../../nbs/tools/judge.ipynb #be209671
 class Memory(TorchDispatchMode):
-    "Counts the bytes of the tensors that live at a time, `peak` the most of them, beyond those of `args`"
+    "Counts the bytes that live at a time beyond those of `args`, those of tensors and those Python and NumPy hold; `peak` is the most of them"
     def __init__(self, args):
         super().__init__()
-        self.live = self.peak = self.calls = 0
+        self.live = self.peak = self.calls = self.before = 0
+        self.traced = tracemalloc.is_tracing()
         given = tensors(args).values()
         self.given = [*given, *(t.g for t in given if hasattr(t, 'g'))]         # kept, so that no new storage gets the address of an old one
         self.seen = {t.untyped_storage()._cdata for t in self.given}
 
+    def __enter__(self):
+        super().__enter__()
+        torch.zeros(0)                                                          # the first operation of all loads modules, which are nobody's memory
+        if not self.traced: tracemalloc.start()
+        tracemalloc.reset_peak()
+        self.calls, self.before = 0, tracemalloc.get_traced_memory()[0]
+        return self
+
+    def __exit__(self, *error):
+        self.look()
+        if not self.traced: tracemalloc.stop()
+        return super().__exit__(*error)
+
+    def look(self):
+        "Take into account what lived since the last look"
+        self.peak = max(self.peak, self.live + tracemalloc.get_traced_memory()[1] - self.before)
+        tracemalloc.reset_peak()
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.calls += 1
+        self.look()
         out = func(*args, **(kwargs or {}))
         for t in out if isinstance(out, (tuple, list)) else [out]:
             if isinstance(t, Tensor): self.count(t.untyped_storage())
@@ -250,10 +270,10 @@ class Memory(TorchDispatchMode):
 
     def count(self, storage):
         key, size = storage._cdata, storage.nbytes()
-        if key in self.seen: return
+        if key in self.seen or not storage.resizable(): return          # one that can't be resized is NumPy's, and counted there
         self.seen.add(key)
         self.live += size
-        self.peak = max(self.peak, self.live)
+        self.look()
         weakref.finalize(storage, self.forget, key, size)
 
     def forget(self, key, size):
