@@ -8,17 +8,17 @@ __all__ = ['EXERCISES', 'sets_inp', 'sets_weight', 'sets_bias', 'INPUT', 'WEIGHT
            'sets', 'number', 'whole', 'answer', 'std_cases', 'mse_cases', 'loss_cases', 'mae', 'sse', 'N', 'lin_cases',
            'input_grad', 'weight_grad', 'bias_grad', 'outer_grad', 'sets_lin', 'wrapped', 'big_layer', 'reads_gradient',
            'gate_cases', 'shuts_in_place', 'leaky_relu', 'slopes', 'clamp', 'ThreeParams', 'ThreeActivations',
-           'forward_three', 'network_case', 'two_layer_cases', 'three_layer_cases', 'steps', 'loss_step', 'lin_step',
-           'relu_step', 'half_loss', 'sum_loss', 'turned_loss', 'no_gate', 'wrong_input', 'past_gate',
-           'difference_cases', 'difference', 'moved', 'both', 'leaves_moved', 'not_it', 'run_layer', 'layer_cases',
-           'layer_class', 'first_only', 'adds_up', 'ReturnsGradient', 'scale_class', 'scale_inp', 'scale_w',
-           'module_class', 'NoSet', 'skip_class', 'LinTanh', 'through', 'skip_bwd', 'inner_only', 'direct_only',
-           'direct_last', 'product', 'mean_of_both', 'twice', 'other_output', 'in_both', 'registered_cases',
-           'run_registered', 'net_class', 'keeps', 'copied', 'only_weights', 'one_more', 'three_names', 'one_by_one',
-           'no_relu', 'relu_last', 'all_but_last', 'no_graph', 'function_cases', 'run_function', 'function_class',
-           'on_the_class', 'shut', 'step_cases', 'run_step', 'moves', 'rebinds', 'first_step', 'moves_gradient',
-           'replaces', 'momentum_attempt', 'find_exercise', 'check', 'Hint', 'hint', 'Done', 'progress',
-           'backprop_progress']
+           'forward_three', 'network_case', 'at_kinks', 'two_layer_cases', 'three_layer_cases', 'steps', 'loss_step',
+           'lin_step', 'relu_step', 'half_loss', 'sum_loss', 'turned_loss', 'no_gate', 'open_at_zero', 'wrong_input',
+           'past_gate', 'difference_cases', 'difference', 'moved', 'both', 'leaves_moved', 'not_it', 'run_layer',
+           'layer_cases', 'layer_class', 'first_only', 'adds_up', 'ReturnsGradient', 'scale_class', 'scale_inp',
+           'scale_w', 'module_class', 'NoSet', 'skip_class', 'LinTanh', 'through', 'skip_bwd', 'inner_only',
+           'direct_only', 'direct_last', 'product', 'mean_of_both', 'twice', 'other_output', 'in_both',
+           'registered_cases', 'run_registered', 'net_class', 'keeps', 'copied', 'only_weights', 'one_more',
+           'three_names', 'one_by_one', 'no_relu', 'relu_last', 'all_but_last', 'no_graph', 'function_cases',
+           'run_function', 'function_class', 'on_the_class', 'shut', 'step_cases', 'run_step', 'moves', 'rebinds',
+           'first_step', 'moves_gradient', 'replaces', 'momentum_attempt', 'find_exercise', 'check', 'Hint', 'hint',
+           'Done', 'progress', 'backprop_progress']
 
 # %% ../../nbs/tools/exercises.ipynb #2aa9c90f
 import argparse, difflib, numbers
@@ -113,6 +113,7 @@ add('kaiming_std', 1, 'kaiming_std(n_in)', std_cases, run=number, tol=1e-6, righ
 def mse_cases():
     for n, i, o, randn in hostile_cases():
         output, targ = randn(n, 1), randn(n)
+        if n > 4: output[2, 0] = targ[2]                    # exactly right
         want = mse(output.double(), targ.double()).to(output.dtype)
         yield Case(label(output.dtype, n=n), dict(output=output, targ=targ), dict(result=want), dict(n=n))
 
@@ -158,8 +159,9 @@ def loss_cases(f): # loss of predictions and targets
     def cases():
         for n, i, o, randn in hostile_cases():
             for inp, targ in ((randn(n, 1), randn(n)), (randn(n, o), randn(n, o))):
-                if f is mae: inp[0, 0] = targ.flatten()[0]                    # exactly right: the kink of |u - y|
-                k = inp.shape[1]
+                k, hits = inp.shape[1], [(0, 1.)] if f is mae else []             # exactly right: the kink of |u - y|
+                if inp.numel() > 4: hits += [(2, 1.), (3, 1 + 2**-20)]              # exactly right, and nearly
+                for at, by in hits: inp[at//k, at%k] = by*targ.flatten()[at]
                 case = gradient_case(f, dict(inp=inp, targ=targ), ['inp'], randn, {'n': n, 'o': k, 'n·o': n*k})
                 yield case._replace(label=label(inp.dtype, n=n, o=k))
     return cases
@@ -262,6 +264,7 @@ INPUT = [
     ('transposed', '`w @ out.g.t()` has a column for each sample; turn both, and their order: (A B)ᵀ = Bᵀ Aᵀ', lambda inp, out, w, b: w @ out.g.t()),
     ('mean-for-sum', 'the 1/n of the mean is in `out.g` already', lambda inp, out, w, b: out.g @ w.t()/len(inp)),
     ('transposed', '`reshape` does not turn a matrix, it reads its numbers in rows of another length: `w.t()`', lambda inp, out, w, b: out.g @ w.reshape(w.shape[1], w.shape[0])),
+    ('transposed', 'the product of `w` and `out.g` has samples last; `reshape` to (n,i) does not turn it, `.t()` does', lambda inp, out, w, b: (w @ out.g.t()).reshape(inp.shape)),
     ('swapped', 'the bias has no part in it: adding `b` moves the output, not its slope', lambda inp, out, w, b: (out.g + b) @ w.t()),
     ('shape', 'each input gets the sum over the outputs, and is not a sum over the inputs', lambda inp, out, w, b: (out.g @ w.t()).sum(1, keepdim=True)),
     ]
@@ -290,7 +293,7 @@ BIAS = [
     ('missing', 'only the first sample is in it: sum over all of them', lambda inp, out, w, b: out.g[0].clone()),
     ('missing', 'only the last sample is in it: each one replaced the one before', lambda inp, out, w, b: out.g[-1].clone()),
     ('swapped', 'the bias was multiplied in; it is only added, so its slope is 1', lambda inp, out, w, b: b*out.g.sum(0)),
-    ('factor', 'it is 1 for each entry: the slope of an added bias, not the upstream gradient', lambda inp, out, w, b: torch.ones_like(b)),
+    ('no-upstream', 'it is 1 for each entry: the slope of an added bias, not the upstream gradient', lambda inp, out, w, b: torch.ones_like(b)),
     ]
 def wrapped(suspects, sets): return [(cause, says, sets(f)) for cause, says, f in suspects]
 
@@ -347,12 +350,12 @@ add('lin_grad', 3, 'lin_grad(inp, out, w, b)', lin_cases('inp', 'w', 'b'), right
 
 # %% ../../nbs/tools/exercises.ipynb #ce1968f7
 def gate_cases(f, gate, kinks, **more): # forward function; values of its slope; where it has kinks
-    "A function that gives cases with some inputs exactly at a kink, and one with all inputs negative"
+    "A function that gives cases with some inputs exactly at a kink or next to one, and some with all inputs negative"
     def cases():
         for n, i, o, randn in hostile_cases():
             for shift in (0., -9.) if n*i > 6 else (0.,):
                 inp = randn(n, i) + shift
-                for k, v in enumerate(kinks[:n*i//2]): inp[(2*k + 1)//i, (2*k + 1)%i] = v
+                for k, v in enumerate((kinks if shift else kinks + (1e-30, -1e-30))[:n*i//2]): inp[(2*k + 1)//i, (2*k + 1)%i] = v
                 yield gradient_case(f, dict(inp=inp), ['inp'], randn, dict(n=n, i=i), gate, **more)
     return cases
 
@@ -375,6 +378,7 @@ add('relu_grad', 4, 'relu_grad(inp, out)', gate_cases(relu, (0., 1.), (0., 0.)),
     ('swapped', '`out` was multiplied in, where a gate of 0 and 1 belongs', sets_inp(lambda inp, out: out.g*out)),
     ('swapped', '`inp` was multiplied in, where a gate of 0 and 1 belongs', sets_inp(lambda inp, out: out.g*inp)),
     ('wrong-mask', 'a little comes through the shut gate: that is leaky ReLU', sets_inp(lambda inp, out: out.g*torch.where(inp > 0, 1., .01).to(inp.dtype))),
+    ('wrong-mask', 'a little comes through the shut gate: that is leaky ReLU', sets_inp(lambda inp, out: torch.where(inp > 0, out.g, .01*out.g))),     # .01 in float64
     ('wrong-mask', '−1 comes through the shut gate: that is the slope of |x|', sets_inp(lambda inp, out: out.g*inp.sign())),
     ('changed-input', 'the gate was shut in `out.g` itself', shuts_in_place),
     ('swapped', 'ReLU was applied to `inp` once more; what goes back is the gradient, gated', sets_inp(lambda inp, out: inp.relu())),
@@ -385,7 +389,7 @@ add('relu_grad', 4, 'relu_grad(inp, out)', gate_cases(relu, (0., 1.), (0., 0.)),
 def leaky_relu(inp, slope): return torch.where(inp > 0, inp, slope*inp)
 
 def slopes(open, shut): # functions of the slope
-    def f(inp, out, slope): return out.g*torch.where(inp > 0, open(slope), shut(slope)).to(inp.dtype)
+    def f(inp, out, slope): return out.g*torch.where(inp > 0, open(slope)*torch.ones_like(inp), shut(slope))
     return sets_inp(f)
 
 add('leaky_relu_grad', 4, 'leaky_relu_grad(inp, out, slope)', gate_cases(leaky_relu, (1., .25), (0., 0.), slope=.25),
@@ -402,6 +406,7 @@ add('leaky_relu_grad', 4, 'leaky_relu_grad(inp, out, slope)', gate_cases(leaky_r
     ('wrong-mask', 'at exactly 0 the slope is that of the left side, as in PyTorch: `>`, not `>=`', sets_inp(lambda inp, out, slope: out.g*torch.where(inp >= 0, 1., slope).to(inp.dtype))),
     ('wrong-mask', 'the line on the left goes up too: its slope is `slope`, not −`slope`', slopes(lambda s: 1., lambda s: -s)),
     ('wrong-mask', 'the slope is given: it need not be 0.01', slopes(lambda s: 1., lambda s: .01)),
+    ('wrong-mask', 'the slope is given: it need not be 0.01', sets_inp(lambda inp, out, slope: out.g*torch.where(inp > 0, 1., .01).to(inp.dtype))),   # .01 in float32
     ('no-upstream', 'the slopes alone; the chain rule multiplies them with what arrives', sets_inp(lambda inp, out, slope: torch.where(inp > 0, 1., slope).to(inp.dtype))),
     ('wrong-mask', 'leaky ReLU was applied to the gradient; its slope depends on `inp`', sets_inp(lambda inp, out, slope: leaky_relu(out.g, slope))),
     ('swapped', 'on the left the slope is `slope`; `slope*inp` is the value of the line', sets_inp(lambda inp, out, slope: out.g*torch.where(inp > 0, torch.ones_like(inp), slope*inp))),
@@ -463,18 +468,24 @@ def network_case(inp, targ, params, forward, order, sizes):
     want = {f'{k}.g': g.to(inp.dtype) for k, g in zip(order, grads)}
     return Case(label(inp.dtype, **sizes), dict(inp=inp, acts=forward(inp, params), targ=targ, params=params), want, sizes)
 
+def at_kinks(inp, *biases):
+    "In some of the sizes a sample of zeros and biases of zeros, which put inputs of ReLU at exactly 0"
+    if inp.shape[1] > 3:
+        for t in (inp[0], *biases): t.zero_()
+    return inp
+
 def two_layer_cases():
     for n, i, o, randn in hostile_cases():
         h = i + 2
         params = Params(randn(i, h), randn(h), randn(h, o), randn(o))
         targ = randn(n) if o == 1 else randn(n, o)
-        yield network_case(randn(n, i), targ, params, forward, TWO, {'n': n, 'i': i, 'h': h, 'o': o, 'n·o': n*o})
+        yield network_case(at_kinks(randn(n, i), params.b1), targ, params, forward, TWO, {'n': n, 'i': i, 'h': h, 'o': o, 'n·o': n*o})
 
 def three_layer_cases():
     for n, i, o, randn in hostile_cases():
         h, k = i + 2, i + 1
         params = ThreeParams(randn(i, h), randn(h), randn(h, k), randn(k), randn(k, o), randn(o))
-        yield network_case(randn(n, i), randn(n, o), params, forward_three, THREE, {'n': n, 'i': i, 'o': o, 'n·o': n*o})
+        yield network_case(at_kinks(randn(n, i), params.b1, params.b2[:1]), randn(n, o), params, forward_three, THREE, {'n': n, 'i': i, 'o': o, 'n·o': n*o})
 
 def steps(*calls): # functions of the dict of all tensors, in the order they run
     "An attempt at a whole backward pass"
@@ -492,6 +503,9 @@ def sum_loss(z): z['out'].g = 2*residual(z['out'], z['targ'])
 def turned_loss(z): z['out'].g = -2*residual(z['out'], z['targ'])/z['out'].numel()
 def no_gate(l1, l2): # names of tensors
     def step(z): z[l1].g = z[l2].g.clone()
+    return step
+def open_at_zero(l1, l2): # names of tensors
+    def step(z): z[l1].g = z[l2].g*(z[l1] >= 0)
     return step
 def wrong_input(inp, used, out, w, b): # names of tensors
     "A linear layer backward, with another tensor in the place of its input for `w.g`"
@@ -523,6 +537,7 @@ add('backward', 5, 'backward(inp, acts, targ, params)', two_layer_cases, right=s
     ('sum-for-mean', 'the loss is a mean, so its gradient keeps the 1/n', steps(sum_loss, lin2, gate, lin1)),
     ('sign', 'the gradient of the loss is prediction minus target', steps(turned_loss, lin2, gate, lin1)),
     ('no-mask', '`l1.g` is `l2.g` here, unchanged: the gate of ReLU is missing', steps(loss_step, lin2, no_gate('l1', 'l2'), lin1)),
+    ('wrong-mask', 'at exactly 0 the gate is shut, as in PyTorch: `>`, not `>=`', steps(loss_step, lin2, open_at_zero('l1', 'l2'), lin1)),
     ('swapped', '`w2` met `l2` in the forward pass, from behind the gate, not `l1`', steps(loss_step, wrong_input('l2', 'l1', 'out', 'w2', 'b2'), gate, lin1)),
     ('missing', 'linear 1 has its weight and bias, but its input has a gradient too', steps(loss_step, lin2, gate, lambda z: (setattr(z['w1'], 'g', z['inp'].t() @ z['l1'].g), setattr(z['b1'], 'g', z['l1'].g.sum(0))))),
     ])
@@ -551,6 +566,8 @@ add('three_layer_backward', 5, 'three_layer_backward(inp, acts, targ, params)', 
     ('missing', 'the call of `lin_grad` for linear 1 is missing', steps(loss_step, lin3, gate2, mid, gate)),
     ('no-mask', '`l3.g` is `l4.g` here, unchanged: the gate of the second ReLU is missing', steps(loss_step, lin3, no_gate('l3', 'l4'), mid, gate, lin1)),
     ('no-mask', '`l1.g` is `l2.g` here, unchanged: the gate of the first ReLU is missing', steps(loss_step, lin3, gate2, mid, no_gate('l1', 'l2'), lin1)),
+    ('wrong-mask', 'at exactly 0 the gate is shut, as in PyTorch: `>`, not `>=`', steps(loss_step, lin3, open_at_zero('l3', 'l4'), mid, open_at_zero('l1', 'l2'), lin1)),
+    ('wrong-mask', 'at exactly 0 the gate is shut, as in PyTorch: `>`, not `>=`', steps(loss_step, lin3, gate2, mid, open_at_zero('l1', 'l2'), lin1)),
     ('swapped', '`w2` met `l2` in the forward pass, from behind the gate, not `l1`', steps(loss_step, lin3, gate2, wrong_input('l2', 'l1', 'l3', 'w2', 'b2'), gate, lin1)) ,
     ('swapped', '`w3` met `l4` in the forward pass, from behind the gate, not `l3`', steps(loss_step, wrong_input('l4', 'l3', 'out', 'w3', 'b3'), gate2, mid, gate, lin1)),
     ])
@@ -561,6 +578,7 @@ def difference_cases():
     x = torch.tensor([1.5, -.5], dtype=torch.float64)
     f = lambda x: (x**3).sum()
     yield Case('f made of x³, x of shape (2,), eps = 0.5', dict(f=f, x=x, eps=.5), dict(result=difference(both, lambda e: 2*e)(f, x, .5)), dict(entries=2))   # its own definition: no other eps will do
+    yield Case('f made of 2x, x of shape (2,), float32', dict(f=lambda x: (2*x).sum(), x=torch.zeros(2), eps=.5), dict(result=torch.full((2,), 2.)), dict(entries=2))   # exact for any eps
     for shape in ((1,), (3,), (2, 3), (4, 1)):
         x, c = (torch.randn(*shape, generator=generator, dtype=torch.float64) for _ in range(2))
         for said, f in (('x²', lambda x, c=c: (c*x*x).sum()), ('x³', lambda x, c=c: (c*x**3).sum()), ('exp', lambda x, c=c: (c*x).sum().exp())):
@@ -605,7 +623,7 @@ add('central_difference', 6, 'central_difference(f, x, eps)', difference_cases, 
     ('stale', 'an entry has to be put back before the next one is moved', difference(both, lambda e: 2*e, restore=False)),
     ('changed-input', 'each entry of `x` has to be put back', leaves_moved),
     ('factor', 'the value of the function at one place is missing: half of the difference', difference(both, lambda e: 4*e)),
-    ('swapped', '`eps` is given: the step is to be of that size', lambda f, x, eps: difference(both, lambda e: 2*e)(f, x, 1e-5)),
+    ('swapped', 'this is the slope itself, as autograd or a tiny step gives it; `eps` is given, and the step is to be of that size', lambda f, x, eps: difference(both, lambda e: 2*e)(f, x, 1e-5)),
     ('factor', '`/2*eps` divides by 2 and then multiplies with eps: put brackets around 2*eps', difference(both, lambda e: 2/e)),
     ('shape', 'the slopes are right, but in a row: give them the shape of `x`', lambda f, x, eps: difference(both, lambda e: 2*e)(f, x, eps).flatten()),
     ])
@@ -644,6 +662,7 @@ def layer_cases(f, *watch): # forward function of `inp` and the watched tensors
     def cases():
         for n, i, o, randn in hostile_cases():
             given = dict(inp=randn(n, i), **{k: dict(w=randn(i, i) if 'b' in watch else randn(i), b=randn(i))[k] for k in watch})
+            if 'w' in given and n*i > 6: given['w'][0] = 0                  # so that nothing can be divided by it
             c = gradient_case(f, given, ['inp', *watch], randn, dict(n=n, i=i))
             out, up = c.args['out'].clone(), c.upstream
             yield c._replace(args=given | dict(earlier=randn(n, i), upstream=up), want=dict(out=out) | c.want)
@@ -765,7 +784,7 @@ add('module_tanh', 8, 'Tanh(), then layer(inp) and layer.backward()', layer_case
     ('swapped', 'it is minus, 1 − tanh²', module_class(tanh, lambda g, inp, out: g*(1 + out*out))),
     ('swapped', 'the square belongs over tanh alone', module_class(tanh, lambda g, inp, out: g*(1 - out)**2)),
     ('swapped', 'σ·(1 − σ) belongs to the sigmoid', module_class(tanh, lambda g, inp, out: g*out*(1 - out))),
-    ('missing', '`bwd` returns the gradient; it belongs on the input, as `.g`', NoSet),
+    ('missing', 'what `bwd` finds belongs on the input, as `inp.g`; to return it is not enough', NoSet),
     ('swapped', 'that is the sigmoid', module_class(sigmoid, lambda g, inp, out: g*out*(1 - out))),
     ('swapped', 'the values of `out` were taken in the place of its gradient, `out.g`', module_class(tanh, lambda g, inp, out: out*(1 - out*out))),
     ('factor', '1 − tanh² stands alone: no factor 2', module_class(tanh, lambda g, inp, out: 2*g*(1 - out*out))),
@@ -848,7 +867,7 @@ def registered_cases():
         names, twice = params._fields, [2*p for p in params]
         def run(*ps): return f(inp.double(), type(params)(*ps)).out
         grads = true_grads(run, *(p.double() for p in twice), upstream=torch.ones(n, o).double())
-        want = dict(zip(names, twice)) | {'number of parameters': torch.tensor(float(len(names))), 'out': f(inp, type(params)(*twice)).out}
+        want = dict(zip(names, twice)) | {'number of parameters': torch.tensor(float(len(names)), dtype=torch.float64), 'out': f(inp, type(params)(*twice)).out}
         want |= {f'{name}.grad': g.to(inp.dtype) for name, g in zip(names, grads)}
         yield Case(label(inp.dtype, layers=len(names)//2, n=n, i=i, o=o), dict(inp=inp, params=params), want, dict(n=n, i=i, o=o))
 
@@ -865,7 +884,7 @@ def run_registered(attempt, args, names):
     out = model(args['inp'])
     if isinstance(out, Tensor) and out.requires_grad: out.sum().backward()
     got = {name: getattr(registered(k), 'data', None) for k, name in enumerate(fields)} | {f'{name}.grad': p.grad for name, p in zip(fields, own)}
-    return got | {'number of parameters': torch.tensor(float(len(found))), 'out': out.detach() if isinstance(out, Tensor) else out}
+    return got | {'number of parameters': torch.tensor(float(len(found)), dtype=torch.float64), 'out': out.detach() if isinstance(out, Tensor) else out}
 
 def net_class(keep, f=None): # function of the model and the layers; forward function of the layers and the input, or None
     "A model that keeps its layers in some way"
@@ -993,10 +1012,10 @@ def step_cases(momentum):
     return cases
 
 def run_step(attempt, args, names):
-    "One step; what is judged is the velocity after it and how far each parameter moved"
+    "One step; what is judged is the velocity after it and how far each parameter moved, None if it didn't"
     params, before = list(args['params']), [p.double().clone() for p in args['params']]
     attempt(*args.values())
-    got = {f'Δparams[{k}]': p.double() - b for k, (p, b) in enumerate(zip(params, before))}
+    got = {f'Δparams[{k}]': p.double() - b if not torch.equal(p.double(), b) else None for k, (p, b) in enumerate(zip(params, before))}
     return got | {f'velocity[{k}]': v for k, v in enumerate(args.get('velocity', []))}
 
 MOVED = tuple(f'{o}[{k}]' for o in ('params', 'velocity') for k in range(5))
@@ -1047,6 +1066,7 @@ def momentum_attempt(velocity=lambda v, g, m, lr: m*v + g, step=lambda old, new,
     return attempt
 
 add('momentum_step', 10, 'momentum_step(params, velocity, lr, momentum)', step_cases(True), run=run_step, may_change=MOVED, right=momentum_attempt(),
+    unset='did not move',
     meaning='These are the steps of `torch.optim.SGD`: gradients that agree add up, those that fight cancel.',
     hints=('First the velocity, then the step. Both change in place.',
            'The velocity is `momentum` times the old velocity, plus the gradient. The parameter goes against it.',
