@@ -87,7 +87,7 @@ class Table(list):
     def __repr__(self): return tabulate(self.cells(), self.head, 'simple', disable_numparse=True)
     def _repr_html_(self):
         html = tabulate(self.cells(), self.head, 'html', disable_numparse=True)
-        return html.replace('<td', '<td style="text-align: left"').replace('<th', '<th style="text-align: left"')
+        return html.replace('<td>', '<td style="text-align: left">').replace('<th>', '<th style="text-align: left">')
 
 class Report(Table):
     "Rows of `compare`; `ok` if there are any and all of them are"
