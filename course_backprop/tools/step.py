@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import forward, linear_grad, mse_grad, relu_grad
 from .compare import compare
 from .draw import BACKWARD, FORWARD, VALUES, draw_chain, number, show_values
-from .play import Frame, film_strip, in_a_page, slides, snapshot
+from .play import film_strip, in_a_page, show_moving, slides, snapshot
 
 # %% ../../nbs/tools/step.ipynb #d1903213
 class Step(NamedTuple):
@@ -159,4 +159,5 @@ def step_backward(inp,        # a few images (n,784), or other inputs (n,i); lef
     of your own functions that departs from the true one is framed. ValueError for the name of another function."""
     from IPython.display import display
     made = frames(inp, targ, params, grads)
-    display(slides(made, 'step') if in_a_page() else film_strip(made))
+    if in_a_page(): show_moving(slides(made, 'step'), film_strip(made))
+    else: display(film_strip(made))
