@@ -84,7 +84,8 @@ def show_moving(widget, # of `slides`, or another
     "Show a widget. Who reads the saved notebook without a kernel, on GitHub for instance, gets the still picture in its place"
     from IPython.display import display
     png, about = still._repr_png_()
-    display({**widget._repr_mimebundle_(), 'image/png': base64.b64encode(png).decode(), 'text/plain': still.says}, {'image/png': about}, raw=True)
+    data = {**widget._repr_mimebundle_(), 'image/png': base64.b64encode(png).decode(), 'text/plain': still.says}
+    display(data, metadata={'image/png': about}, raw=True)
 
 # %% ../../nbs/tools/play.ipynb #cfb444e2
 def live(draw,     # as in `snapshot`, with an argument for each slider
