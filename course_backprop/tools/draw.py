@@ -46,6 +46,7 @@ def _said(value):
     return number(value.item()) if value.ndim == 0 else _said(tuple(value.shape))
 
 def _box(ax, x, y, name, value, color, dashed):
+    if value == '': color = '#C8C8C8'            # not known yet
     ax.add_patch(FancyBboxPatch((x - .24, y - .2), .48, .4, boxstyle='round,pad=.02', fc='white', ec=color, lw=1.2,
                                 ls='--' if dashed else '-'))
     ax.text(x, y + .06, name, ha='center', va='center', fontsize=13, color=color)
@@ -61,12 +62,13 @@ def _arrow(ax, start, end, label, dashed=False, marked=False, above=True):
             color=color, fontsize=10, fontweight='bold' if marked else 'normal', bbox=frame)
 
 # %% ../../nbs/tools/draw.ipynb #22c67bdc
-def _branch(ax, x, y, names, values, marked):
+def _branch(ax, x, y, name, names, values, marked):
     "The way back to a layer's parameters"
     style = dict(arrowstyle='-|>', color=BACKWARD, ls='--', lw=3 if marked else 1.4, mutation_scale=14, shrinkA=0, shrinkB=0)
-    ax.annotate('', xy=(x, y - .38), xytext=(x, y - .02), arrowprops=style)
+    ax.annotate('', xy=(x, y - .46), xytext=(x, y - .02), arrowprops=style)
+    ax.text(x + .05, y - .29, rf'$\partial\,{name[:-1]}_{name[-1]}/\partial\,w_{name[-1]}$', va='center', color=BACKWARD, fontsize=8)
     said = '\n'.join(f'{_math(name)}$.g$ {_said(values[name])}' for name in names)
-    ax.text(x, y - .41, said, ha='center', va='top', color=BACKWARD, fontsize=9)
+    ax.text(x, y - .49, said, ha='center', va='top', color=BACKWARD if values[names[0]] != '' else '#C8C8C8', fontsize=9)
 
 def _chain_axes(ax, width, bottom, top):
     if ax is None: _, ax = plt.subplots(figsize=(width, (top - bottom)*1.5))
@@ -92,7 +94,7 @@ def draw_chain(*marks,        # functions to mark, of 'lin1', 'relu', 'lin2' and
     values = {**VALUES, **(values or {})}
     grads = {**values, 'L': 1, **(grads or {})}
     on = on or ('backward' if backward else 'forward')
-    ax = _chain_axes(ax, 8.2, -1.62 if backward else -.24, .36)
+    ax = _chain_axes(ax, 8.2, -1.7 if backward else -.24, .36)
     for k, name in enumerate(CHAIN):
         _box(ax, k, 0, _math(name), values[name], 'black', False)
         if backward: _box(ax, k, -.92, f'${name}.g$', grads[name], BACKWARD, True)
@@ -101,7 +103,7 @@ def draw_chain(*marks,        # functions to mark, of 'lin1', 'relu', 'lin2' and
         label = f'{name}({", ".join(map(_math, beside))})' if beside else name
         _arrow(ax, (k + .27, 0), (k + .73, 0), label, marked=there)
         if backward: _arrow(ax, (k + .73, -.92), (k + .27, -.92), factor, dashed=True, marked=back)
-        if backward and beside[1:]: _branch(ax, k + .5, -.92, beside, grads, back)
+        if backward and beside[1:]: _branch(ax, k + .5, -.92, name, beside, grads, back)
     if backward: ax.annotate('', xy=(4, -.7), xytext=(4, -.22), arrowprops=dict(arrowstyle='-|>', color=BACKWARD, ls='--', lw=1.4))
 
 # %% ../../nbs/tools/draw.ipynb #0bd9999c
@@ -291,11 +293,11 @@ def _side(ax, letter, x, y, meets, **turn):
     look = dict(color='white', fontweight='bold', bbox=dict(fc=MEET, ec='none', pad=1.5)) if letter and letter == meets else {}
     ax.text(x, y, letter, fontsize=9, **turn, **look)
 
-def _matrix(ax, t, x, name, rows='', columns='', meets='', y=None):
+def _matrix(ax, t, x, name, rows='', columns='', meets='', y=None, top=None):
     "A matrix at the height y, or in the middle, a unit for each entry; returns where it ends. `meets`: which of its sides must meet"
     (n, m), y = t.shape, len(t)/2 if y is None else y
     finite = t.nan_to_num(0, 0, 0)
-    top = finite.abs().max().item() or 1.
+    top = top or _top(t)
     ax.imshow(finite, cmap='RdBu_r', vmin=-top, vmax=top, extent=(x, x + m, y - n, y), interpolation='none')
     for k in range(n + 1): ax.plot([x, x + m], [y - k]*2, color='black' if k in (0, n) else 'white', lw=1)
     for k in range(m + 1): ax.plot([x + k]*2, [y - n, y], color='black' if k in (0, m) else 'white', lw=1)
@@ -305,13 +307,14 @@ def _matrix(ax, t, x, name, rows='', columns='', meets='', y=None):
     ax.text(x + m/2, y - n - .2, name, ha='center', va='top', fontsize=9)
     return x + m
 
+def _top(t): return t.nan_to_num(0, 0, 0).abs().max().item() or 1.
 def _sign(ax, text, x): ax.text(x, 0, text, ha='center', va='center', fontsize=14)
 
-def _product(ax, left, right, result): # each a tensor with its name, without its shape, and the letters of its sides
+def _product(ax, left, right, result, tops=3*(None,)): # each a tensor with its name and the letters of its sides; where colours end
     "left · right = result, from 0 on; returns where it ends"
     x = 0
-    for sign, (t, name, rows, columns), meets in (('·', left, left[3]), ('=', right, right[2]), ('', result, '')):
-        x = _matrix(ax, t, x, f'{name}\n({rows},{columns})', rows, columns, meets)
+    for (t, name, rows, columns), meets, sign, top in zip((left, right, result), (left[3], right[2], ''), '·= ', tops):
+        x = _matrix(ax, t, x, f'{name}\n({rows},{columns})', rows, columns, meets, top=top)
         _sign(ax, sign, x + .55)
         x += 1.6
     return x - 1.6
@@ -352,17 +355,17 @@ def draw_linear(x, # inputs (n,i) of a linear layer, at most 8 in each direction
     _matrix(to_b, g.sum(0)[None], end + 5, 'b.g\n(o,)', columns='o')
 
 # %% ../../nbs/tools/draw.ipynb #bd9a2313
-def _table(ax, x, g, at, k):
+def _table(ax, x, g, at, k, tops):
     "The outer product of two vectors, with both at its rim; returns where it ends"
-    _matrix(ax, g[None], at + 1.4, '', y=len(x)/2 + 1.4)
-    _matrix(ax, x[:,None], at, '')
+    _matrix(ax, g[None], at + 1.4, '', y=len(x)/2 + 1.4, top=tops[1])
+    _matrix(ax, x[:,None], at, '', top=tops[0])
     for name, where in ((f'g[{k}]', (at + 1.4 + len(g)/2, len(x)/2 + 1.5)), (f'x[{k}]', (at + .5, len(x)/2 + .1))):
         ax.text(*where, name, ha='center', va='bottom', fontsize=9)
-    return _matrix(ax, torch.outer(x, g), at + 1.4, '(i,o)')
+    return _matrix(ax, torch.outer(x, g), at + 1.4, '(i,o)', top=tops[2])
 
 def draw_outer(x, # inputs (n,i), at most 8 in each direction: every entry is drawn
                g, # upstream gradient (n,o)
-               sizes=(50000, 784, 50), # n, i and o for which to say how many bytes of float32 each way takes
+               sizes=(50000, 784, 50), # n, i and o of linear 1, for which to say how many bytes of float32 each way takes
               ):
     """w.g twice: as a sum of outer products, one table a sample, and as one product of matrices; with what each takes in memory
 
@@ -371,17 +374,19 @@ def draw_outer(x, # inputs (n,i), at most 8 in each direction: every entry is dr
     _small(x, g)
     (n, i), o, end = x.shape, g.shape[1], 0
     many, large, small = sizes
+    tables = x[:,:,None]*g[:,None]
+    tops = [_top(x), _top(g), _top(torch.cat([tables, tables.sum(0, keepdim=True)]))]     # the same number has the same colour in both
     fig, (top, below) = plt.subplots(2, 1, figsize=(8.2, 4.9))
-    said = f'a table for each sample, then their sum: {many:,} tables of {large}·{small} numbers, {many*large*small*4/1e9:.2f} GB'
+    said = f'a table for each sample, then their sum (for linear 1: {many:,} tables of {large}·{small} numbers, {many*large*small*4/1e9:.2f} GB)'
     _panel(top, said, BACKWARD, n*(o + 2.6) + o + 1, i + 4)
     for k in range(n):
-        end = _table(top, x[k], g[k], end, k)
+        end = _table(top, x[k], g[k], end, k, tops)
         _sign(top, '+' if k < n - 1 else '=', end + .6)
         end += 1.2
-    _matrix(top, x.t() @ g, end + .2, 'w.g\n(i,o)')
-    said = f'one product, which adds while it multiplies: one table of {large}·{small} numbers, {large*small*4/1e3:.0f} kB'
+    _matrix(top, x.t() @ g, end + .2, 'w.g\n(i,o)', top=tops[2])
+    said = f'one product, which adds while it multiplies (for linear 1: one table of {large}·{small} numbers, {large*small*4/1e3:.0f} kB)'
     _panel(below, said, BACKWARD, n*(o + 2.6) + o + 1, n + 2.6)
-    _product(below, (x.t(), 'xᵀ', 'i', 'n'), (g, 'g', 'n', 'o'), (x.t() @ g, 'w.g', 'i', 'o'))
+    _product(below, (x.t(), 'xᵀ', 'i', 'n'), (g, 'g', 'n', 'o'), (x.t() @ g, 'w.g', 'i', 'o'), tops)
 
 # %% ../../nbs/tools/draw.ipynb #9c2b400e
 def draw_gate(t,      # pre-activations, any shape
@@ -411,15 +416,15 @@ def draw_gate(t,      # pre-activations, any shape
 # %% ../../nbs/tools/draw.ipynb #4e78e3bc
 def draw_shares(shares,   # dict of tensors (h,) by name: for what share of the images each unit's gate is open
                ):
-    """The units of a layer, sorted by how many images open their gate; dead ones are hatched and counted
+    """The units of a layer, sorted by how many images open their gate; dead ones are low, hatched and counted
 
-    Notice where a curve touches the ground: a unit open for no image gets no gradient, and never comes back."""
+    Notice where the hatching ends: a unit open for no image gets no gradient, and never comes back."""
     fig, axs = plt.subplots(1, len(shares), figsize=(8.2 if len(shares) > 1 else 6, 2), sharey=True, squeeze=False)
     for ax, (name, share) in zip(axs[0], shares.items()):
         share = share.detach().sort().values
         dead = (share == 0).sum().item()
-        ax.bar(range(len(share)), share, color=FORWARD)
-        if dead: ax.axvspan(-.5, dead - .5, fc='#EEEEEE', ec='black', hatch='xx', lw=0)
+        ax.bar(range(dead, len(share)), share[dead:].clamp_min(.02), color=FORWARD)          # who lives has at least a stub
+        ax.bar(range(dead), .1, width=1, color='#EEEEEE', edgecolor='black', hatch='xx', lw=0)
         ax.set(ylim=(0, 1), xlabel='hidden units, sorted', title=f'{name}: {dead} of {len(share)} dead'.removeprefix(': '))
     axs[0,0].set_ylabel('share of images\nthat open the gate')
 
@@ -463,14 +468,14 @@ def draw_gradients(inp,    # images (n,i), with their `.g`
     Notice which numbers have a picture of their own colours below them: each value has a gradient of its shape. The gradient of
     a weight adds up what all images say; those of x, t, v and u are of this one image."""
     l1, l2, out = acts
-    ax = _chain_axes(None, 8.2, -2.12, .84)
+    ax = _chain_axes(None, 8.2, -2.22, .84)
     draw_chain(ax=ax, values=dict(x=inp, t=l1, v=l2, u=out, L=loss, **params._asdict()))
-    ax.set(ylim=(-2.12, .84))
+    ax.set(ylim=(-2.22, .84))
     for at, t in enumerate((inp, l1, l2)):
         _thumbnail(ax, t[k], at, .5, signed=at > 0, color='black')
-        _thumbnail(ax, t.g[k], at, -1.44)
-    for x, y, text, color in ((3, .4, number(out[k,0].item()), 'black'), (3.07, -1.36, number(out.g[k,0].item()), BACKWARD)):
+        _thumbnail(ax, t.g[k], at, -1.5)
+    for x, y, text, color in ((3, .4, number(out[k,0].item()), 'black'), (3.07, -1.4, number(out.g[k,0].item()), BACKWARD)):
         ax.text(x, y, text, ha='center', va='center', color=color)
     strongest = params.w1.g.norm(dim=0).argmax()
-    _thumbnail(ax, params.w1.g[:,strongest], .5, -1.9)
-    _thumbnail(ax, params.w2.g.flatten(), 2.5, -1.9)
+    _thumbnail(ax, params.w1.g[:,strongest], .5, -2.)
+    _thumbnail(ax, params.w2.g.flatten(), 2.5, -2.)
