@@ -59,7 +59,7 @@ def _arrow(ax, start, end, label, dashed=False, marked=False, above=True):
     ax.annotate('', xy=end, xytext=start, arrowprops=style)
     frame = dict(boxstyle='round,pad=.25', fc=tint, ec=color, lw=1.5) if marked else None
     ax.text((start[0] + end[0])/2, start[1] + (.11 if above else -.12), label, ha='center', va='bottom' if above else 'top',
-            color=color, fontsize=10, fontweight='bold' if marked else 'normal', bbox=frame)
+            color=color, fontsize=9.5, fontweight='bold' if marked else 'normal', bbox=frame)
 
 # %% ../../nbs/tools/draw.ipynb #22c67bdc
 def _branch(ax, x, y, name, names, values, marked):
@@ -293,6 +293,8 @@ def _side(ax, letter, x, y, meets, **turn):
     look = dict(color='white', fontweight='bold', bbox=dict(fc=MEET, ec='none', pad=1.5)) if letter and letter == meets else {}
     ax.text(x, y, letter, fontsize=9, **turn, **look)
 
+def _top(t): return t.nan_to_num(0, 0, 0).abs().max().item() or 1.
+
 def _matrix(ax, t, x, name, rows='', columns='', meets='', y=None, top=None):
     "A matrix at the height y, or in the middle, a unit for each entry; returns where it ends. `meets`: which of its sides must meet"
     (n, m), y = t.shape, len(t)/2 if y is None else y
@@ -307,7 +309,6 @@ def _matrix(ax, t, x, name, rows='', columns='', meets='', y=None, top=None):
     ax.text(x + m/2, y - n - .2, name, ha='center', va='top', fontsize=9)
     return x + m
 
-def _top(t): return t.nan_to_num(0, 0, 0).abs().max().item() or 1.
 def _sign(ax, text, x): ax.text(x, 0, text, ha='center', va='center', fontsize=14)
 
 def _product(ax, left, right, result, tops=3*(None,)): # each a tensor with its name and the letters of its sides; where colours end
@@ -336,7 +337,8 @@ def draw_linear(x, # inputs (n,i) of a linear layer, at most 8 in each direction
     """A linear layer and its three gradients as products of matrices, with the sizes that must meet in green boxes
 
     Notice that each gradient has the shape of what it belongs to, and that the size which meets is the one summed over: the
-    samples for the weight, the outputs for the input. Successor of the source's picture of the way of backward."""
+    samples for the weight, the outputs for the input. ValueError for larger ones. Successor of the source's picture of the way of
+    backward."""
     _small(x, w, g)
     (n, i), o = x.shape, len(b)
     fig, ((forward, to_w), (to_x, to_b)) = plt.subplots(2, 2, figsize=(8.6, 5))
@@ -369,8 +371,8 @@ def draw_outer(x, # inputs (n,i), at most 8 in each direction: every entry is dr
               ):
     """w.g twice: as a sum of outer products, one table a sample, and as one product of matrices; with what each takes in memory
 
-    Notice that the first way makes n tables before it adds them up, and that the second makes none. Successor of the source's
-    line that runs out of memory."""
+    Notice that the first way makes n tables before it adds them up, and that the second makes none. ValueError for larger ones.
+    Successor of the source's line that runs out of memory."""
     _small(x, g)
     (n, i), o, end = x.shape, g.shape[1], 0
     many, large, small = sizes
