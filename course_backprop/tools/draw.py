@@ -436,7 +436,7 @@ def draw_sizes(grads, # dict of tensors by name, in the order of the way back
     """How large gradients are, layer by layer: the root of the mean square of each, on a logarithmic scale
 
     Notice how the size changes from one to the next on the way back. What is 0, NaN or inf has no bar."""
-    sizes = [g.detach().double().pow(2).mean().sqrt().item() for g in grads.values()]
+    sizes = [g.detach().norm().item()/max(g.numel(), 1)**.5 for g in grads.values()]
     drawn = [size if 0 < size < math.inf else math.nan for size in sizes]
     fig, ax = plt.subplots(figsize=(6, .34*len(grads) + .7))
     ax.barh(range(len(grads)), drawn, color=BACKWARD, hatch='//', edgecolor='white', height=.6)

@@ -134,8 +134,10 @@ def draw_step(k,      # index of the step
     return describe(k, values, wrong)
 
 # %% ../../nbs/tools/step.ipynb #8e0d4ee8
-def frames(inp, targ, params, grads=None): # as in `step_backward`
-    "A `Frame` for each step, up to one that fails"
+def frames(inp, targ, params, grads=None, # as in `step_backward`
+           only=range(len(STEPS)),           # indices of the steps to draw
+          ):                                 # list of `Frame`s
+    "A picture of each step, up to one that fails"
     unknown = set(grads or {}) - set(GRADS)
     if unknown: raise ValueError(f'{sorted(unknown)[0]!r} is not a gradient function: {", ".join(GRADS)}')
     values = start(inp, targ, params)
@@ -145,7 +147,7 @@ def frames(inp, targ, params, grads=None): # as in `step_backward`
     for k, new in enumerate(gave):
         if not isinstance(new, Exception): known = known | new
         here = wrong if wrong and wrong[0] == k else None
-        made.append(snapshot(draw_step, k, known, here, true[k].get(here[1]) if here else None))
+        if k in only: made.append(snapshot(draw_step, k, known, here, true[k].get(here[1]) if here else None))
     return made
 
 def step_backward(inp,        # a few images (n,784), or other inputs (n,i); left as they are
