@@ -11,14 +11,14 @@ __all__ = ['EXERCISES', 'sets_inp', 'sets_weight', 'sets_bias', 'INPUT', 'WEIGHT
            'forward_three', 'network_case', 'at_kinks', 'two_layer_cases', 'three_layer_cases', 'steps', 'loss_step',
            'lin_step', 'relu_step', 'half_loss', 'sum_loss', 'turned_loss', 'no_gate', 'open_at_zero', 'wrong_input',
            'past_gate', 'difference_cases', 'difference', 'moved', 'both', 'leaves_moved', 'not_it', 'run_layer',
-           'layer_cases', 'layer_class', 'first_only', 'adds_up', 'ReturnsGradient', 'scale_class', 'scale_inp',
-           'scale_w', 'module_class', 'NoSet', 'skip_class', 'LinTanh', 'through', 'skip_bwd', 'inner_only',
-           'direct_only', 'direct_last', 'product', 'mean_of_both', 'twice', 'other_output', 'in_both',
-           'registered_cases', 'run_registered', 'net_class', 'keeps', 'copied', 'only_weights', 'one_more',
-           'three_names', 'one_by_one', 'no_relu', 'relu_last', 'all_but_last', 'no_graph', 'function_cases',
-           'run_function', 'function_class', 'on_the_class', 'shut', 'step_cases', 'run_step', 'moves', 'rebinds',
-           'first_step', 'moves_gradient', 'replaces', 'momentum_attempt', 'find_exercise', 'check', 'Hint', 'hint',
-           'Done', 'progress', 'backprop_progress']
+           'turn_round', 'listen', 'layer_cases', 'layer_class', 'first_only', 'adds_up', 'ReturnsGradient',
+           'scale_class', 'ScaleCopy', 'scale_inp', 'scale_w', 'module_class', 'NoSet', 'skip_class', 'LinTanh',
+           'through', 'skip_bwd', 'inner_only', 'direct_only', 'direct_last', 'product', 'mean_of_both', 'twice',
+           'other_output', 'in_both', 'registered_cases', 'run_registered', 'net_class', 'keeps', 'copied',
+           'only_weights', 'one_more', 'three_names', 'one_by_one', 'no_relu', 'relu_last', 'all_but_last', 'no_graph',
+           'function_cases', 'run_function', 'function_class', 'on_the_class', 'shut', 'step_cases', 'run_step',
+           'moves', 'rebinds', 'first_step', 'moves_gradient', 'replaces', 'momentum_attempt', 'skips_still',
+           'find_exercise', 'check', 'Hint', 'hint', 'Done', 'progress', 'backprop_progress']
 
 # %% ../../nbs/tools/exercises.ipynb #2aa9c90f
 import argparse, difflib, numbers
@@ -33,7 +33,7 @@ from ..module import Module
 from ..mse_grad import mse_grad
 from ..relu_grad import relu_grad
 from .compare import Table, hostile_cases, true_grads
-from .judge import Case, Exercise, judge
+from .judge import Case, Exercise, copy_args, judge
 from .progress import Progress
 
 # %% ../../nbs/tools/exercises.ipynb #32f0bbd4
@@ -642,20 +642,42 @@ add('find_the_bug', 6, 'check("find_the_bug", line)', lambda: [Case('', {}, dict
 # %% ../../nbs/tools/exercises.ipynb #36d96598
 def run_layer(attempt, args, names, make=lambda attempt, args: attempt()): # `make`: how to get a layer from the attempt
     "A whole pass on another input; then two calls, one of another layer, and a backward; the tensors are the output, `.g` of the input, and of parameters"
-    layer, where = make(attempt, args), {k: args[k] for k in ('inp', 'earlier', 'w', 'b') if k in args}
-    first, old = layer(args['earlier']), {k: t.g for k, t in where.items()}
+    where = {k: args[k] for k in ('inp', 'earlier', 'w', 'b') if k in args}
+    old = {k: t.g for k, t in where.items()}
+    for t in where.values(): t.g = t.g.clone()
+    turn_round(args)                                                # so that a copy that is made now is out of date in the next pass
+    layer = make(attempt, args)
+    first = layer(args['earlier'])
     if isinstance(first, Tensor):
-        for t in where.values(): t.g = t.g.clone()
         first.g = args['upstream'].flip(0)
         layer.backward()
-        for k, t in where.items(): t.g = old[k]                     # as if that pass had not been
+    turn_round(args)
+    for k, t in where.items(): t.g = old[k]                         # as if that pass had not been: what adds to a `.g` adds to what stood there before
     layer(args['earlier'])
-    out, back = layer(args['inp']), None
-    make(attempt, args)(args['earlier'])                            # another layer of the same kind
+    out, back, besides = layer(args['inp']), [None], {}
+    other = copy_args(args)
+    make(attempt, other)(other['earlier'])                          # another layer of the same kind
     if isinstance(out, Tensor):
         out.g = args['upstream']
-        back = layer.backward()
-    return dict(out=out, result=back) | {k: getattr(where[k[:-2]], 'g', None) for k in names if k.endswith('.g')}
+        listen(layer, back)
+        back.append(layer.backward())
+        if getattr(out, 'g', None) is not args['upstream']: besides['out.g'] = getattr(out, 'g', None)
+    result = next((o for o in reversed(back) if o is not None), None)
+    return dict(out=out, result=result, besides=besides) | {k: getattr(where[k[:-2]], 'g', None) for k in names if k.endswith('.g')}
+
+def turn_round(args):
+    "Exchange the first and the last of the parameters' numbers, and so on, in place; a second time puts them back"
+    for k in ('w', 'b'):
+        if k in args: args[k].copy_(args[k].flip(0))
+
+def listen(layer, found): # list
+    "Put into the list what `bwd` returns, which `Module.backward` drops"
+    if not isinstance(layer, Module): return
+    bwd = layer.bwd
+    def heard(*args):
+        found.append(bwd(*args))
+        return found[-1]
+    layer.bwd = heard
 
 def layer_cases(f, *watch): # forward function of `inp` and the watched tensors
     "A function that gives cases of a layer: what it puts out and the gradients it sets"
@@ -681,12 +703,12 @@ def layer_class(forward, grad, keep=lambda self, inp: inp): # functions of inp; 
 sigmoid = torch.sigmoid
 def first_only(self, inp): return getattr(self, 'inp', inp)
 
-def adds_up(cls): # a layer class
+def adds_up(cls, on=lambda self: self.inp): # a layer class; which tensor of it
     "The same, but what it finds is added to what it found before"
     class Adds(cls):
         def backward(self):
             super().backward()
-            self.total = self.inp.g = getattr(self, 'total', 0) + self.inp.g
+            self.total = on(self).g = getattr(self, 'total', 0) + on(self).g
     return Adds
 
 class ReturnsGradient:
@@ -729,6 +751,13 @@ def scale_class(inp_grad, w_grad, forward=lambda inp, w: inp*w): # functions of 
         def backward(self): self.inp.g, self.w.g = inp_grad(self.out.g, self.inp, self.w), w_grad(self.out.g, self.inp, self.w)
     return Scale
 
+class ScaleCopy:
+    def __init__(self, w): self.w, self.copy = w, w.clone()
+    def __call__(self, inp):
+        self.inp, self.out = inp, inp*self.copy
+        return self.out
+    def backward(self): self.inp.g, self.w.g = self.out.g*self.copy, (self.out.g*self.inp).sum(0)
+
 def scale_inp(g, inp, w): return g*w
 def scale_w(g, inp, w): return (g*inp).sum(0)
 
@@ -752,6 +781,10 @@ add('scale_layer', 7, 'Scale(w), then layer(inp) and layer.backward()', layer_ca
     ('swapped', '`w` is added; it should be multiplied in', scale_class(scale_inp, scale_w, lambda inp, w: inp + w)),
     ('swapped', 'the gradient of `w` was summed from `out.g` alone: each entry is multiplied with its input first', scale_class(scale_inp, lambda g, inp, w: g.sum(0))),
     ('shape', 'without `keepdim`: `w` has one dimension', scale_class(scale_inp, lambda g, inp, w: (g*inp).sum(0, keepdim=True))),
+    ('stale', 'the layer computes with a copy of `w`, which stays as it was when a step moves `w`', ScaleCopy),
+    ('accumulated', 'the layer adds the gradients of all passes up; each pass has its own', adds_up(scale_class(scale_inp, scale_w), lambda self: self.w)),
+    ('swapped', 'the output was taken in the place of the input', scale_class(scale_inp, lambda g, inp, w: (g*(inp*w)).sum(0))),
+    ('swapped', 'the gradient `inp.g` was taken, in the place of `out.g` or of `inp`', scale_class(scale_inp, lambda g, inp, w: (g*w*inp).sum(0))),
     ])
 
 # %% ../../nbs/tools/exercises.ipynb #8e6b6abe
@@ -1002,13 +1035,15 @@ def step_cases(momentum):
         for n, i, o, randn in hostile_cases():
             for lr, m in ((.1, .9), (.5, .8)) if randn(1).dtype == torch.float64 else ():         # in float32, how far it moved is known to 5 digits only
                 params, velocity = ([randn(i, o), randn(o), randn(o, i), randn(i), randn(1)] for _ in range(2))
+                start = lr == .5 and n == i                                     # as before the first step: no velocity, and biases of 0
                 for p in params: p.g = randn(*p.shape)
+                for t in (*velocity, params[1]) if start else (): t.zero_()
                 new = [m*v.double() + p.g.double() if momentum else p.g.double() for p, v in zip(params, velocity)]
                 want = {f'velocity[{k}]': v.to(p.dtype) for k, (p, v) in enumerate(zip(params, new))} if momentum else {}
                 want |= {f'Δparams[{k}]': -lr*v for k, v in enumerate(new)}
                 args = dict(params=params) | (dict(velocity=velocity, lr=lr, momentum=m) if momentum else dict(lr=lr))
                 sizes = dict(lr=lr, momentum=m) if momentum else dict(lr=lr)
-                yield Case(label(params[0].dtype, **sizes, i=i, o=o), args, want, sizes)
+                yield Case(label(params[0].dtype, **sizes, i=i, o=o, **dict(velocity=0) if start and momentum else {}), args, want, sizes)
     return cases
 
 def run_step(attempt, args, names):
@@ -1044,7 +1079,7 @@ add('sgd_step', 10, 'sgd_step(params, lr)', step_cases(False), run=run_step, may
     ('factor', 'the learning rate is missing', moves(lambda p, lr: -p.g)),
     ('factor', 'the learning rate was multiplied in twice', moves(lambda p, lr: -lr*lr*p.g)),
     ('factor', 'multiply with the learning rate, don\'t divide by it', moves(lambda p, lr: -p.g/lr)),
-    ('missing', '`p = p - ...`, or a list that is returned, makes a new tensor and leaves the parameter as it was; change it in place', rebinds),
+    ('missing', 'a step like `p = p - ...`, or a list that is returned, makes a new tensor; change the parameter itself, in place: `p -= ...`', rebinds),
     ('missing', 'only the first parameter moved', first_step),
     ('changed-input', 'the gradient was moved instead of the parameter', moves_gradient),
     ('swapped', 'the step took the place of the parameter, instead of being added to it', replaces),
@@ -1053,6 +1088,8 @@ add('sgd_step', 10, 'sgd_step(params, lr)', step_cases(False), run=run_step, may
     ('factor', 'the gradient has its 1/n already: no mean over its entries', moves(lambda p, lr: -lr*p.g/p.numel())),
     ('factor', 'the learning rate is given: it need not be 0.1', moves(lambda p, lr: -.1*p.g)),
     ('missing', 'only the first two parameters moved', lambda params, lr: moves(lambda p, lr: -lr*p.g)(params[:2], lr)),
+    ('missing', 'all others did: does the loop begin too late?', lambda params, lr: moves(lambda p, lr: -lr*p.g)(params[1:], lr)),
+    ('missing', 'all others did: does the loop end too early?', lambda params, lr: moves(lambda p, lr: -lr*p.g)(params[:-1], lr)),
     ])
 
 def momentum_attempt(velocity=lambda v, g, m, lr: m*v + g, step=lambda old, new, g, m: new, rate=lambda lr: -lr, keep=True):
@@ -1062,8 +1099,14 @@ def momentum_attempt(velocity=lambda v, g, m, lr: m*v + g, step=lambda old, new,
             old = velocity_list[k].clone()
             new = velocity(old, p.g, momentum, lr)
             if keep: velocity_list[k] = new
-            p += rate(lr)*step(old, new, p.g, momentum)
+            if step: p += rate(lr)*step(old, new, p.g, momentum)
     return attempt
+
+def skips_still(params, velocity, lr, momentum):
+    for k, p in enumerate(params):
+        if not velocity[k].any(): continue
+        velocity[k] = momentum*velocity[k] + p.g
+        p -= lr*velocity[k]
 
 add('momentum_step', 10, 'momentum_step(params, velocity, lr, momentum)', step_cases(True), run=run_step, may_change=MOVED, right=momentum_attempt(),
     unset='did not move',
@@ -1088,6 +1131,10 @@ add('momentum_step', 10, 'momentum_step(params, velocity, lr, momentum)', step_c
     ('swapped', 'momentum shrinks both here, and only the old velocity should shrink', momentum_attempt(lambda v, g, m, lr: m*(v + g))),
     ('factor', 'the learning rate is in it twice, in the velocity and in the step', momentum_attempt(lambda v, g, m, lr: m*v + lr*g)),
     ('missing', 'only the first parameter moved', lambda params, velocity, lr, momentum: momentum_attempt()(params[:1], velocity, lr, momentum)),
+    ('missing', 'before the first step the velocity is 0, and a parameter moves nevertheless', skips_still),
+    ('missing', 'a step like `p = p - ...` or `params[i] = ...` makes a new tensor; change the parameter itself, in place: `p -= ...`', momentum_attempt(step=None)),
+    ('swapped', '`lr` and `momentum` have changed places', lambda params, velocity, lr, momentum: momentum_attempt()(params, velocity, momentum, lr)),
+    ('swapped', 'the step has a factor 1 − momentum; the velocity is to be used as it is', momentum_attempt(step=lambda old, new, g, m: (1 - m)*new)),
     ])
 
 # %% ../../nbs/tools/exercises.ipynb #58664e42

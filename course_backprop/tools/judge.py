@@ -66,7 +66,7 @@ class Exercise:
     hints: tuple               # three, from a nudge to nearly the line
     suspects: tuple = ()       # `Suspect`s whose `got` is a wrong attempt
     right: Callable = None     # a right attempt; the suspects that are wrong in one tensor take the others from it
-    run: Callable = None       # function of the attempt and the args that gives a dict of tensors; None: `call_it`
+    run: Callable = None       # function of the attempt and the args that gives a dict of tensors, `result` and `besides` as in `Run` among them; None: `call_it`
     may_change: tuple = ()     # names of what a right attempt changes in place
     tol: float = None          # as in `compare`
     stub: tuple = ()           # methods to be written, if the attempt is a class
@@ -138,7 +138,7 @@ def run_case(exercise, # `Exercise`
     before = {name: t.clone() for name, t in (all_args | objects).items()}
     written, lists = {name: t._version for name, t in objects.items()}, {name: list(o) for name, o in args.items() if isinstance(o, list)}
     got = exercise.run(attempt, args, list(case.want))
-    result = got.pop('result', None)
+    result, more = got.pop('result', None), got.pop('besides', {})
     for name, t in objects.items():             # `nan` plus anything is `nan`: that it was written to shows in the version
         if name in got and got[name] is t and t._version == written[name] and alike(t, before[name]): got[name] = None
     if 'result' in case.want: got['result'] = result
@@ -147,7 +147,7 @@ def run_case(exercise, # `Exercise`
     inputs = {name for name in (*all_args, *(f'{o}.g' for o in given)) if name not in exercise.may_change}
     changed = {name: 'in place' if now[name] is objects.get(name, now[name]) else 'away' if now[name] is None else 'for another' for name in differs if name in inputs}
     changed |= {name: 'as a list' for name, o in lists.items() if other_list(o, args[name])}
-    besides = {name: now[name] for name in differs if name in objects and name not in case.want}
+    besides = more | {name: now[name] for name in differs if name in objects and name not in case.want}
     if 'result' not in case.want and result is not None: besides['result'] = result
     old = {name: before[name] for name in objects if name in got}
     return Run(got, changed, old, result, any(t.grad is not None for t in all_args.values() if t.is_leaf), besides)
