@@ -7,7 +7,7 @@ __all__ = ['IDLE', 'MB', 'NOT_TWICE', 'SECONDS', 'CHANGED', 'Case', 'copy_tensor
            'old_gradient', 'alike', 'other_list', 'Run', 'run_case', 'Stopped', 'stop', 'within', 'quiet', 'files',
            'own_line', 'shapes', 'raised', 'empty', 'untouched', 'misfit', 'Memory', 'memory_of', 'thin', 'few_samples',
            'large_verdict', 'run_all', 'rows', 'judge', 'right', 'changed', 'looks', 'first_wrong', 'suspect_runs',
-           'in_all', 'suspects_at', 'left_over', 'filled', 'why', 'in_words', 'sentence', 'aside']
+           'in_all', 'suspects_at', 'left_over', 'filled', 'why', 'on_output', 'in_words', 'sentence', 'aside']
 
 # %% ../../nbs/tools/judge.ipynb #7108b93a
 import ctypes, dis, io, linecache, math, sys, threading, traceback, tracemalloc, types, weakref
@@ -26,7 +26,7 @@ class Case(NamedTuple):
     label: str             # its sizes and dtype, for the learner
     args: dict             # what the attempt is called with; a tensor whose gradient arrives has it as `.g`
     want: dict             # the true tensors, by name, in the order in which they are judged
-    sizes: dict = {}       # numbers that may be a wrong factor, by name; the first one counts the samples
+    sizes: dict = {}       # numbers that may be a wrong factor, by name; `n` counts the samples
     local: dict = {}       # what `want` would be for an upstream of ones
     upstream: Tensor = None # the gradient that arrives, if there is one
     gate: tuple = ()       # the values of the local derivative, where they are few
@@ -75,6 +75,7 @@ class Exercise:
     waste: tuple = (0, '')     # bytes a sample that a usual mistake needs, and a sentence on it
     secret: bool = False       # is the attempt an answer, so that the true one must not be shown?
     unset: str = 'was not set' # what it means that a tensor is missing
+    asks: str = 'a tensor'     # what is to come back
 
     def __post_init__(self):
         if self.run is None: self.run = call_it
@@ -145,7 +146,7 @@ def run_case(exercise, # `Exercise`
     now = all_args | {name: getattr(all_args[name[:-2]], 'g', None) for name in objects}
     differs = [name for name, t in now.items() if not alike(t, before[name])]
     inputs = {name for name in (*all_args, *(f'{o}.g' for o in given)) if name not in exercise.may_change}
-    changed = {name: 'in place' if now[name] is objects.get(name, now[name]) else 'away' if now[name] is None else 'for another' for name in differs if name in inputs}
+    changed = {name: 'nearly' if same(now[name], before[name]) else 'in place' if now[name] is objects.get(name, now[name]) else 'away' if now[name] is None else 'for another' for name in differs if name in inputs}
     changed |= {name: 'as a list' for name, o in lists.items() if other_list(o, args[name])}
     besides = more | {name: now[name] for name in differs if name in objects and name not in case.want}
     if 'result' not in case.want and result is not None: besides['result'] = result
@@ -199,12 +200,15 @@ def shapes(args): # as in `tensors`
     "The shapes of what went in"
     found = tensors(args)
     found |= {f'{name}.g': t.g for name, t in found.items() if hasattr(t, 'g')}
-    return ', '.join(f'{name} {tuple(t.shape)}' for name, t in found.items())
+    said = [f'{name} {tuple(t.shape)}' for name, t in found.items()]
+    return ', '.join(said if len(said) <= 12 else [*said[:3], f'and so on, {len(said)} tensors'])
 
 def raised(exercise, error, attempt, case): # the exception and where it came from
     "The `Verdict` on an attempt that ended in an error"
     where = own_line(error, attempt)
     says = f'{type(error).__name__}: {error}' + (f'\n{where}' if where else '')
+    if exercise.stub and isinstance(error, AttributeError) and "attribute 'g'" in str(error):
+        says += '\nThe gradient arrives at the tensor that the last call of this layer returned: keep that very tensor, in `self`.'
     passed = shapes(case.args)
     return exercise.verdict('raised', '', says, case.label, more=f'It was called as `{exercise.call}`' + (f' with {passed}.' if passed else '.'))
 
@@ -372,7 +376,8 @@ def right(exercise, found, memory): # rows; a sentence
     says = f'{what}: shape, dtype and every value compared with the truth in {len(cases)} cases; largest relative error {worst:.0e}.'
     return exercise.verdict('', '', says, more=more)
 
-CHANGED = {'in place': '{} was changed in place. It is {}, and others still need it as it was: make a new tensor.',
+CHANGED = {'nearly': '{} was changed in place, and is not quite what it was: `+=` and `-=` round. It is {}: keep its old value and put that back, or change a copy.',
+           'in place': '{} was changed in place. It is {}, and others still need it as it was: make a new tensor.',
            'away': '{} was taken away. It is {}, and others still need it.',
            'for another': '{} was exchanged for another tensor. It is {}, and others still need it.',
            'as a list': 'The list {} has another length or another order than before; whoever handed it over still needs it as it was.'}
@@ -446,6 +451,7 @@ def why(exercise, runs, found, seeded): # runs from NaN and their rows; gives th
     if any(runs[k].got.get(name) is not None for k in worst): runs, again, third = (filled(o, name) for o in (runs, again, third))
     seen = list(looks(exercise, again, name))
     if exercise.secret:
+        if not isinstance(seen[0].got, Tensor): return exercise.verdict('dtype', name, f'The answer should be a whole number or a tuple of them, not `{seen[0].got!r}`.')
         known = next((s for s in suspects if gives(s.got[0], seen[0].got)), Suspect('unknown', '', None))
         return exercise.verdict(known.cause, name, ' '.join(filter(None, ('That is not it.', known.says))))    # a whole sentence, here
     cause, says = explain(seen, suspects)
@@ -453,26 +459,35 @@ def why(exercise, runs, found, seeded): # runs from NaN and their rows; gives th
                                  for run, case in zip(again, cases) if name in case.want):
         left = left_over(runs, again, third, name)
         if left: cause, says = left if all(map(in_all, again, filled(*seeded(0), name))) else NOT_TWICE
+    if name == 'inp.g' and on_output(cause, again, seen): cause, says = 'missing', 'was not set, but `out.g` was' if seen[0].got is None else 'is wrong, and `out.g` was set'
     samples = [case.sizes.get('n', 0) for case in cases]
     least, most = min(samples[k] for k in worst), max((n for k, n in enumerate(samples) if k not in worst), default=10**9)
     if (cause, says) == UNKNOWN and least > most: says = few_samples(least, most)
-    k = min(worst, key=lambda k: cases[k].want[name].numel())
+    shaped = [k for k in worst if 'has shape' in says and getattr(runs[k].got.get(name), 'shape', None) != cases[k].want[name].shape]
+    k = min(shaped or worst, key=lambda k: (bool(shaped) and cases[k].want[name].numel() == 1, cases[k].want[name].numel()))
     return exercise.verdict(cause, name, in_words(exercise, name, says), cases[k].label, entries(runs[k].got.get(name), cases[k].want[name]),
-                            aside(cause, says, name, runs[k], found[k][name]))
+                            aside(exercise, cause, says, name, runs[k], found[k][name]))
+
+def on_output(cause, runs, seen): # runs and looks of all cases
+    "Was a layer's gradient put on its output, where the input's belongs?"
+    put = [r.besides.get('out.g') for r in runs]
+    return all(g is not None for g in put) and (cause == 'stale' or all(l.got is None for l in seen) or all(same(g, l.want) for g, l in zip(put, seen)))
 
 def in_words(exercise, name, says): # what goes on after the name of the tensor
     "A whole sentence"
     if says == 'was not set' and name == 'result': return 'Nothing comes back. Is there a `return`? Printing a value does not hand it on.'
     if says == 'was not set' and name == 'out': return 'Nothing comes out of the forward pass. Is there a `return`?'
     if not name.endswith('.g'): says = says.replace('true gradient', 'true value')
+    says = says.replace('instead of a tensor', f'instead of {exercise.asks}')
     unset = 'is None' if name.endswith('.grad') else exercise.unset
     return sentence((f'`{name}` ' if name != 'result' else 'What comes back ') + says.replace('was not set', unset))
 
 def sentence(text): # with or without a full stop; to a string with its end
     return text if text.endswith('?') else text.rstrip('.') + '.'
 
-def aside(cause, says, name, run, row): # the `Run` and `Row` of the smallest case that is wrong
+def aside(exercise, cause, says, name, run, row): # the `Run` and `Row` of the smallest case that is wrong
     "What else helps with this cause"
+    if '`out.g` was' in says: return 'The gradient belongs on the input; `out.g` is what arrives.' + (' `bwd` gets the output first, then the input.' if 'bwd' in exercise.stub else '')
     if cause == 'missing' and run.grad: return 'There is a `.grad`; in this course gradients are kept in `.g`.'
     if cause == 'missing' and run.result is not None and name.endswith('.g') and 'return' not in says:
         return f'Your function returns something; the gradient belongs on its tensor: `{name} = ...`.'
