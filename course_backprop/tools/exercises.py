@@ -678,7 +678,7 @@ add('central_difference', 6, 'central_difference(f, x, eps)', difference_cases, 
     ('stale', 'an entry has to be put back before the next one is moved', difference(both, lambda e: 2*e, restore=False)),
     ('changed-input', 'each entry of `x` has to be put back', leaves_moved),
     ('factor', 'the value of the function at one place is missing: half of the difference', difference(both, lambda e: 4*e)),
-    ('missing', 'is it a difference of two equal values? `a, b = x, x` gives one tensor two names, `x.clone()` makes a second one', difference(lambda f, z, k, e: 0., lambda e: 1.)),
+    ('missing', 'is it a difference of two equal values? `a, b = x, x` is one tensor with two names, `x.clone()` makes a second one; and what was moved is what `f` has to get', difference(lambda f, z, k, e: 0., lambda e: 1.)),
     ('stale', 'an entry has to be put back before the next one is moved', keeps_moving),
     ('swapped', 'all entries were moved at once: one after the other, as each has a slope of its own', lambda f, x, eps: torch.full_like(x, float(f(x + eps) - f(x - eps))/(2*eps))),
     ('swapped', 'this is the slope itself, as autograd or a tiny step gives it; `eps` is given, and the step is to be of that size', lambda f, x, eps: difference(both, lambda e: 2*e)(f, x, 1e-5)),
@@ -886,6 +886,7 @@ add('module_tanh', 8, 'Tanh(), then layer(inp) and layer.backward()', layer_case
     ('swapped', 'the values of `out` were taken in the place of its gradient, `out.g`', module_class(tanh, lambda g, inp, out: out*(1 - out*out))),
     ('factor', '1 − tanh² stands alone: no factor 2', module_class(tanh, lambda g, inp, out: 2*g*(1 - out*out))),
     ('swapped', 'the product comes first, so only the 1 was multiplied: put brackets around 1 − tanh²', module_class(tanh, lambda g, inp, out: g - out*out)),
+    ('accumulated', 'the layer adds the gradients of all passes up; each pass has its own', adds_up(module_class(tanh, lambda g, inp, out: g*(1 - out*out)), lambda self: self.args[0])),
     ('swapped', 'the output belongs to the class, and so to the last call of all; keep it in `self`, or take the `out` that `bwd` gets', TanhOnTheClass),
     ('swapped', 'that is tanh² without the 1 −', module_class(tanh, lambda g, inp, out: g*out*out)),
     ])
@@ -966,6 +967,7 @@ add('module_skip', 8, 'Skip(inner), then layer(inp) and layer.backward()', layer
     ('missing', 'the output is that of `inner` alone; `inp` is not added', skip_class(skip_bwd, lambda inp, inner: inner.clone())),
     ('swapped', 'the inner layer got its own gradient back as an upstream', skip_class(in_both)),
     ('swapped', '`inner.bwd` was called with the output of the whole; its own output is `inner.out`', skip_class(other_output)),
+    ('accumulated', 'the layer adds the gradients of all passes up; each pass has its own', adds_up(skip_class(skip_bwd), lambda self: self.args[0])),
     ('swapped', 'what came back through `inner` was doubled; the straight way brings `out.g`', skip_class(doubled)),
     ('no-upstream', 'the inner layer got an upstream of ones; `out.g` is what arrives at it', skip_class(ones_inside)),
     ('no-upstream', 'the straight way brings `out.g`: its slope is 1, times the upstream gradient', skip_class(ones_straight)),
@@ -1017,7 +1019,7 @@ def net_class(keep, f=None): # function of the model and the layers; forward fun
 
 def keeps(make): return lambda self, layers: setattr(self, 'layers', make(layers))
 def copied(layers): return nn.ModuleList([nn_module.Linear(o.w.clone(), o.b.clone()) if hasattr(o, 'w') else o for o in layers])
-def only_weights(self, layers): self.a, self.b = layers[0].w, layers[2].w
+def only_weights(self, layers): self.all = nn.ParameterList([o.w for o in layers[::2]])
 def one_more(self, layers): self.layers, self.scale = nn.ModuleList(layers), nn.Parameter(torch.ones(1))
 def three_names(self, layers): self.first, self.gate, self.second = layers[0], layers[1], layers[2]
 def one_by_one(layers, inp):
@@ -1041,7 +1043,7 @@ add('registered_parameters', 9, 'Net(layers), then model.parameters() and model(
     ('missing', 'only the first layer was registered', net_class(keeps(lambda o: o[0]))),
     ('missing', 'only the last layer was registered. If all have one name, each takes the place of the one before', net_class(keeps(lambda o: o[-1]))),
     ('stale', 'the model holds copies of the layers\' parameters, which don\'t change with them', net_class(keeps(copied))),
-    ('swapped', 'the biases are parameters too', net_class(only_weights)),
+    ('missing', 'the biases are parameters too', net_class(only_weights)),
     ('swapped', 'a layer is left out of the forward pass: ReLU', net_class(keeps(nn.ModuleList), no_relu)),
     ('shape', 'the last layer is left out of the forward pass', net_class(keeps(nn.ModuleList), all_but_last)),
     ('swapped', 'a ReLU too many, after the last layer', net_class(keeps(nn.ModuleList), relu_last)),

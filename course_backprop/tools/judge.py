@@ -6,8 +6,9 @@
 __all__ = ['IDLE', 'MB', 'NOT_TWICE', 'SECONDS', 'CHANGED', 'Case', 'copy_tensor', 'copy_args', 'tensors', 'Exercise', 'call_it',
            'old_gradient', 'alike', 'other_list', 'Run', 'run_case', 'Stopped', 'stop', 'within', 'quiet', 'files',
            'own_line', 'shapes', 'raised', 'empty', 'untouched', 'misfit', 'Memory', 'memory_of', 'thin', 'few_samples',
-           'large_verdict', 'run_all', 'rows', 'judge', 'right', 'changed', 'looks', 'first_wrong', 'suspect_runs',
-           'in_all', 'suspects_at', 'left_over', 'filled', 'why', 'on_output', 'in_words', 'sentence', 'aside']
+           'large_verdict', 'run_all', 'rows', 'judge', 'right', 'changed', 'looks', 'first_wrong', 'suspect_run',
+           'suspect_runs', 'in_all', 'suspects_at', 'left_over', 'filled', 'why', 'on_output', 'in_words', 'sentence',
+           'aside']
 
 # %% ../../nbs/tools/judge.ipynb #7108b93a
 import ctypes, dis, io, linecache, math, sys, threading, traceback, tracemalloc, types, weakref
@@ -406,24 +407,31 @@ def first_wrong(exercise, found): # rows of all cases
     names = dict.fromkeys(name for case in exercise.all_cases() for name in case.want)
     return next((name for name in names if any(name in f and not f[name].ok for f in found)), None)
 
-def suspect_runs(exercise):
-    "The suspects with the `Run`s of all cases and the name of their first wrong tensor, without those that raise"
-    found = []
-    for s in exercise.suspects:
-        try: runs = run_all(exercise, s.got, seed=0)
-        except Exception: continue
-        found.append((s, runs, first_wrong(exercise, rows(exercise, runs))))
-    return found
+def suspect_run(exercise, k, at): # numbers of the suspect and of a case
+    "What a suspect gives on one case; None if it raises"
+    try: return run_case(exercise, exercise.suspects[k].got, exercise.all_cases()[at], seed=0)
+    except Exception: return None
+
+def suspect_runs(exercise, k): # number of the suspect
+    "What a suspect gives on all cases, and the name of its first wrong tensor; None if it raises"
+    try: runs = run_all(exercise, exercise.suspects[k].got, seed=0)
+    except Exception: return None
+    return runs, first_wrong(exercise, rows(exercise, runs))
 
 def in_all(a, b): # `Run`s
     "Did two attempts do the same in everything that can be seen?"
     if a.grad != b.grad or a.besides.keys() != b.besides.keys(): return False
     return all(gives(a.besides[k], t) for k, t in b.besides.items()) and all(gives(a.got.get(k), t) for k, t in b.got.items())
 
-def suspects_at(exercise, runs, name): # runs of the attempt, from seed 0
+def suspects_at(exercise, runs, seen, name): # runs of the attempt, from seed 0, and its looks
     "The suspects whose first wrong tensor is this one, with what they give for it in each case; first those that do the same as the attempt in all else"
-    found = []
-    for s, theirs, first in exercise.once('suspects', lambda: suspect_runs(exercise)):
+    found, at = [], next(k for k, case in enumerate(exercise.all_cases()) if name in case.want)
+    for k, s in enumerate(exercise.suspects):
+        small = exercise.once(('small', k, at), lambda: suspect_run(exercise, k, at))          # most don't fit the first case, and need not run on all
+        if small is None or not gives(small.got.get(name), seen[0].got, strict=False): continue
+        whole = exercise.once(('whole', k), lambda: suspect_runs(exercise, k))
+        if whole is None: continue
+        theirs, first = whole
         given, twin = [l.got for l in looks(exercise, theirs, name)], all(map(in_all, theirs, runs))
         if first == name and (twin or any(g is not None for g in given)): found.append((not twin, Suspect(s.cause, s.says, given)))     # nothing is like nothing: that alone is no sign
     return [s for _, s in sorted(found, key=lambda o: o[0])]
@@ -447,9 +455,10 @@ def why(exercise, runs, found, seeded): # runs from NaN and their rows; gives th
     cases, (again, third) = exercise.all_cases(), seeded(0, 1)
     name = first_wrong(exercise, found)
     worst = [k for k, f in enumerate(found) if name in f and not f[name].ok]
-    suspects = suspects_at(exercise, again, name)
+    raw = again
     if any(runs[k].got.get(name) is not None for k in worst): runs, again, third = (filled(o, name) for o in (runs, again, third))
     seen = list(looks(exercise, again, name))
+    suspects = suspects_at(exercise, raw, seen, name)
     if exercise.secret:
         if not isinstance(seen[0].got, Tensor): return exercise.verdict('dtype', name, f'The answer should be a whole number or a tuple of them, not `{seen[0].got!r}`.')
         known = next((s for s in suspects if gives(s.got[0], seen[0].got)), Suspect('unknown', '', None))
@@ -463,6 +472,8 @@ def why(exercise, runs, found, seeded): # runs from NaN and their rows; gives th
     samples = [case.sizes.get('n', 0) for case in cases]
     least, most = min(samples[k] for k in worst), max((n for k, n in enumerate(samples) if k not in worst), default=10**9)
     if (cause, says) == UNKNOWN and least > most: says = few_samples(least, most)
+    elif (cause, says) == UNKNOWN and len(worst) < len(seen):
+        says = f'is right in {len(seen) - len(worst)} of {len(seen)} cases, and none of the usual mistakes explains the others'
     shaped = [k for k in worst if 'has shape' in says and getattr(runs[k].got.get(name), 'shape', None) != cases[k].want[name].shape]
     k = min(shaped or worst, key=lambda k: (bool(shaped) and cases[k].want[name].numel() == 1, cases[k].want[name].numel()))
     return exercise.verdict(cause, name, in_words(exercise, name, says), cases[k].label, entries(runs[k].got.get(name), cases[k].want[name]),
