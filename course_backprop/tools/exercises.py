@@ -94,11 +94,11 @@ def answer(attempt, args, names):
     except (TypeError, ValueError): return dict(result=attempt)
 
 def in_figures(text): # such as '8', 'line 8', '(50000, 50000)'
-    "The number in it, or the tuple of them; the text itself if there is none, or one that isn't whole"
-    found = re.findall(r'[-\d._]+', text)
-    if not found or not all(re.fullmatch(r'\d+(_\d+)*', o.rstrip('.')) for o in found): return text
-    numbers = tuple(int(o.rstrip('.')) for o in found)
-    return numbers if len(numbers) > 1 or ',' in text else numbers[0]
+    "The number or the tuple that is written there; the text itself if it is anything else"
+    plain = re.sub(r'(?<=\d),(?=\d{3}\b)', '', text)                                  # 50,000
+    if not re.fullmatch(r'\s*(line|torch\.size)?[\s(\[]*\d[\d_]*(\s*[,x×]\s*\d[\d_]*)*[\s,)\].]*', plain, re.I): return text
+    found = tuple(int(o.replace('_', '')) for o in re.findall(r'\d[\d_]*', plain))
+    return found if len(found) > 1 or ',' in plain else found[0]
 
 # %% ../../nbs/tools/exercises.ipynb #36c89ab4
 def std_cases():
@@ -752,8 +752,8 @@ def listen(layer, found): # list
     "Put into the list what `bwd` returns, which `Module.backward` drops"
     if not isinstance(layer, Module): return
     bwd = layer.bwd
-    def heard(*args):
-        found.append(bwd(*args))
+    def heard(*args, **kwargs):
+        found.append(bwd(*args, **kwargs))
         return found[-1]
     layer.bwd = heard
 
