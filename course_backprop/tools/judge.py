@@ -499,7 +499,8 @@ def sentence(text): # with or without a full stop; to a string with its end
 def aside(exercise, cause, says, name, run, row): # the `Run` and `Row` of the smallest case that is wrong
     "What else helps with this cause"
     if '`out.g` was' in says: return 'The gradient belongs on the input; `out.g` is what arrives.' + (' `bwd` gets the output first, then the input.' if 'bwd' in exercise.stub else '')
-    if cause == 'missing' and run.grad: return 'There is a `.grad`; in this course gradients are kept in `.g`.'
-    if cause == 'missing' and run.result is not None and name.endswith('.g') and 'return' not in says:
+    nothing = cause == 'missing' and run.got.get(name) is None
+    if nothing and run.grad: return 'There is a `.grad`; in this course gradients are kept in `.g`.'
+    if nothing and run.result is not None and name.endswith('.g') and 'return' not in says:
         return f'Your function returns something; the gradient belongs on its tensor: `{name} = ...`.'
     return f'There: {row.verdict}.' if 'shape' in row.verdict and 'shape' not in says else ''
