@@ -1156,7 +1156,7 @@ def step_cases(momentum):
                 want |= {f'Δparams[{k}]': -lr*v for k, v in enumerate(new)}
                 args = dict(params=params) | (dict(velocity=velocity, lr=lr, momentum=m) if momentum else dict(lr=lr))
                 sizes = dict(lr=lr, momentum=m) if momentum else dict(lr=lr)
-                yield Case(label(params[0].dtype, **sizes, i=i, o=o, **dict(velocity=0) if start and momentum else {}), args, want, sizes)
+                yield Case(label(params[0].dtype, **sizes, i=i, o=o, **dict(velocity=0) if start and momentum else {}), args, want, sizes | {'len(params)': len(params)})
     return cases
 
 def run_step(attempt, args, names):
