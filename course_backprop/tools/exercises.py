@@ -5,23 +5,25 @@
 # %% auto #0
 __all__ = ['EXERCISES', 'sets_inp', 'sets_weight', 'sets_bias', 'INPUT', 'WEIGHT', 'BIAS', 'TWO', 'THREE', 'lin2', 'gate', 'lin1',
            'lin3', 'gate2', 'mid', 'sigmoid', 'tanh', 'MOVED', 'LESSONS', 'HINTED', 'add', 'label', 'gradient_case',
-           'sets', 'number', 'whole', 'answer', 'std_cases', 'mse_cases', 'loss_cases', 'mae', 'sse', 'N', 'lin_cases',
-           'input_grad', 'weight_grad', 'bias_grad', 'outer_grad', 'sets_lin', 'wrapped', 'big_layer', 'reads_gradient',
-           'gate_cases', 'shuts_in_place', 'leaky_relu', 'slopes', 'clamp', 'ThreeParams', 'ThreeActivations',
-           'forward_three', 'network_case', 'at_kinks', 'two_layer_cases', 'three_layer_cases', 'steps', 'loss_step',
-           'lin_step', 'relu_step', 'half_loss', 'sum_loss', 'turned_loss', 'no_gate', 'open_at_zero', 'wrong_input',
-           'past_gate', 'difference_cases', 'difference', 'moved', 'both', 'leaves_moved', 'not_it', 'run_layer',
-           'layer_cases', 'layer_class', 'first_only', 'adds_up', 'ReturnsGradient', 'scale_class', 'scale_inp',
-           'scale_w', 'module_class', 'NoSet', 'skip_class', 'LinTanh', 'through', 'skip_bwd', 'inner_only',
-           'direct_only', 'direct_last', 'product', 'mean_of_both', 'twice', 'other_output', 'in_both',
+           'sets', 'number', 'whole', 'answer', 'in_figures', 'std_cases', 'mse_cases', 'loss_cases', 'mae', 'sse', 'N',
+           'lin_cases', 'input_grad', 'weight_grad', 'bias_grad', 'outer_grad', 'sets_lin', 'wrapped', 'big_layer',
+           'reads_gradient', 'gate_cases', 'shuts_in_place', 'leaky_relu', 'slopes', 'clamp', 'ThreeParams',
+           'ThreeActivations', 'forward_three', 'network_case', 'at_kinks', 'two_layer_cases', 'three_layer_cases',
+           'steps', 'loss_step', 'lin_step', 'relu_step', 'half_loss', 'sum_loss', 'turned_loss', 'no_gate',
+           'open_at_zero', 'wrong_input', 'past_gate', 'gate_of_gradient', 'gate_in_place', 'difference_cases',
+           'difference', 'moved', 'both', 'leaves_moved', 'keeps_moving', 'not_it', 'run_layer', 'turn_round', 'listen',
+           'layer_cases', 'layer_class', 'first_only', 'adds_up', 'ReturnsGradient', 'scale_class', 'ScaleCopy',
+           'scale_inp', 'scale_w', 'module_class', 'TanhOnTheClass', 'NoSet', 'skip_class', 'LinTanh', 'through',
+           'skip_bwd', 'inner_only', 'direct_only', 'direct_last', 'product', 'mean_of_both', 'twice', 'doubled',
+           'ones_inside', 'ones_straight', 'values_straight', 'input_straight', 'other_output', 'in_both',
            'registered_cases', 'run_registered', 'net_class', 'keeps', 'copied', 'only_weights', 'one_more',
            'three_names', 'one_by_one', 'no_relu', 'relu_last', 'all_but_last', 'no_graph', 'function_cases',
            'run_function', 'function_class', 'on_the_class', 'shut', 'step_cases', 'run_step', 'moves', 'rebinds',
-           'first_step', 'moves_gradient', 'replaces', 'momentum_attempt', 'find_exercise', 'check', 'Hint', 'hint',
-           'Done', 'progress', 'backprop_progress']
+           'first_step', 'moves_gradient', 'replaces', 'momentum_attempt', 'skips_still', 'find_exercise', 'check',
+           'Hint', 'hint', 'Done', 'progress', 'backprop_progress']
 
 # %% ../../nbs/tools/exercises.ipynb #2aa9c90f
-import argparse, difflib, numbers
+import argparse, difflib, numbers, re
 from functools import partial
 from typing import NamedTuple
 import torch
@@ -33,7 +35,7 @@ from ..module import Module
 from ..mse_grad import mse_grad
 from ..relu_grad import relu_grad
 from .compare import Table, hostile_cases, true_grads
-from .judge import Case, Exercise, judge
+from .judge import Case, Exercise, copy_args, judge
 from .progress import Progress
 
 # %% ../../nbs/tools/exercises.ipynb #32f0bbd4
@@ -86,16 +88,23 @@ def whole(o): # anything
     return int(o)
 
 def answer(attempt, args, names):
-    "An attempt that isn't run: the answer to a question, a whole number or a tuple of them"
-    given = attempt.tolist() if hasattr(attempt, 'tolist') else attempt
+    "An attempt that isn't run: the answer to a question, a whole number or a tuple of them; what is neither is left as it is"
+    given = attempt.tolist() if hasattr(attempt, 'tolist') else in_figures(attempt) if isinstance(attempt, str) else attempt
     try: return dict(result=torch.tensor(tuple(map(whole, given)) if isinstance(given, (tuple, list)) else whole(given)))
-    except (TypeError, ValueError): raise TypeError(f'the answer should be a whole number or a tuple of them, not {attempt!r}') from None
+    except (TypeError, ValueError): return dict(result=attempt)
+
+def in_figures(text): # such as '8', 'line 8', '(50000, 50000)'
+    "The number or the tuple that is written there; the text itself if it is anything else"
+    plain = re.sub(r'(?<=\d),(?=\d{3}\b)', '', text)                                  # 50,000
+    if not re.fullmatch(r'\s*(line|torch\.size)?[\s(\[]*\d[\d_]*(\s*[,x×]\s*\d[\d_]*)*[\s,)\].]*', plain, re.I): return text
+    found = tuple(int(o.replace('_', '')) for o in re.findall(r'\d[\d_]*', plain))
+    return found if len(found) > 1 or ',' in plain else found[0]
 
 # %% ../../nbs/tools/exercises.ipynb #36c89ab4
 def std_cases():
     for n in (1, 2, 3, 10, 50, 784): yield Case(f'n_in = {n}', dict(n_in=n), dict(result=torch.tensor((2/n)**.5).double()), dict(n_in=n))
 
-add('kaiming_std', 1, 'kaiming_std(n_in)', std_cases, run=number, tol=1e-6, right=lambda n: (2/n)**.5,
+add('kaiming_std', 1, 'kaiming_std(n_in)', std_cases, run=number, asks='a number', tol=1e-6, right=lambda n: (2/n)**.5,
     meaning='With it, numbers keep their size through any number of ReLU layers.',
     hints=('A sum of n_in products has n_in times the variance of one product. By what must each weight shrink?',
            'For a sum alone the variance would have to be 1/n_in. ReLU throws half of the square away: so twice that.',
@@ -107,6 +116,8 @@ add('kaiming_std', 1, 'kaiming_std(n_in)', std_cases, run=number, tol=1e-6, righ
     ('factor', 'the root belongs over the whole fraction 2/n_in', lambda n: 2/n**.5),
     ('factor', 'the fraction is upside down: more inputs, smaller weights', lambda n: (n/2)**.5),
     ('factor', 'half of the square is lost, so the weights have to be larger for it, not smaller', lambda n: (.5/n)**.5),
+    ('factor', '`//` divides whole numbers: 2//n_in is 0 from 3 on; `2/n_in`', lambda n: (2//n)**.5),
+    ('factor', 'that is 1/n_in. The variance is 2/n_in; and `x**1/2` is half of x, its root is `x**.5`', lambda n: 1/n),
     ('factor', 'the root of the whole: only the 2 was divided by n_in, outside of it', lambda n: 2/n**2),
     ])
 
@@ -129,11 +140,16 @@ add('mse', 1, 'mse(output, targ)', mse_cases, right=lambda output, targ: (output
     ('swapped', 'this is the mean absolute error: square, don\'t take the absolute value', lambda output, targ: (output[:,0] - targ).abs().mean()),
     ('swapped', 'this is the square of the mean: large errors of different sign cancel. Square each one first', lambda output, targ: (output[:,0] - targ).mean().pow(2)),
     ('swapped', 'this is the root of it: no square root at the end', lambda output, targ: (output[:,0] - targ).pow(2).mean().sqrt()),
-    ('shape', 'there is one number for each sample: their mean is missing', lambda output, targ: (output[:,0] - targ).pow(2)),
+    ('shape', '`.mean()` is missing', lambda output, targ: (output[:,0] - targ).pow(2)),
     ('dtype', 'leave it a tensor: `.item()` makes a plain number of it', lambda output, targ: (output[:,0] - targ).pow(2).mean().item()),
     ('shape', 'it is one number, without dimensions: no `keepdim`', lambda output, targ: (output[:,0] - targ).pow(2).mean(0, keepdim=True)),
     ('factor', 'the mean is over all n samples: divide by n, not by n − 1', lambda output, targ: (output[:,0] - targ).pow(2).sum()/(len(targ) - 1 or 1)),
     ('swapped', 'only the first sample is in it', lambda output, targ: (output[0,0] - targ[0]).pow(2)),
+    ('swapped', 'square the difference, not each of the two', lambda output, targ: (output[:,0]**2 - targ**2).mean()),
+    ('swapped', '`*2` doubles; a square is `**2`', lambda output, targ: ((output[:,0] - targ)*2).mean()),
+    ('swapped', 'the square is missing: errors of different sign cancel', lambda output, targ: (output[:,0] - targ).mean()),
+    ('missing', 'the last sample is left out. Does the loop end too early?', lambda output, targ: (output[:-1,0] - targ[:-1]).pow(2).sum()/len(targ)),
+    ('missing', 'the first sample is left out. Does the loop begin too late?', lambda output, targ: (output[1:,0] - targ[1:]).pow(2).sum()/len(targ)),
     ])
 
 add('residual_shape', 1, 'check("residual_shape", shape)',
@@ -192,6 +208,9 @@ add('mse_grad', 2, 'mse_grad(inp, targ)', loss_cases(mse), right=sets_inp(lambda
     ('factor', 'divide by n·o, not by one less', sets_inp(lambda inp, targ: 2*residual(inp, targ)/(N(inp) - 1 or 1))),
     ('factor', 'divide by n after the 2, as in 2(u − y)/n: the 2 stands above the fraction', sets_inp(lambda inp, targ: residual(inp, targ)/(2*N(inp)))),
     ('swapped', 'the targets were not subtracted', sets_inp(lambda inp, targ: 2*inp/N(inp))),
+    ('sign', 'it is prediction minus target, not plus', sets_inp(lambda inp, targ: 2*(inp + targ.reshape(inp.shape))/N(inp))),
+    ('swapped', 'only the targets are divided by n: put brackets around the difference', sets_inp(lambda inp, targ: 2*inp - targ.reshape(inp.shape)/N(inp))),
+    ('swapped', 'only the predictions are doubled: put brackets around the difference', sets_inp(lambda inp, targ: (2*inp - targ.reshape(inp.shape))/N(inp))),
     ('swapped', 'the size of the error without its sign', sets_inp(lambda inp, targ: 2*residual(inp, targ).abs()/N(inp))),
     ])
 
@@ -208,6 +227,10 @@ add('mae_grad', 2, 'mae_grad(inp, targ)', loss_cases(mae), right=sets_inp(lambda
     ('wrong-mask', 'below the target the slope is −1, not 0', sets_inp(lambda inp, targ: (residual(inp, targ) > 0).to(inp.dtype)/N(inp))),
     ('wrong-mask', 'where the error is exactly 0 the slope is taken as 0, not −1', sets_inp(lambda inp, targ: torch.where(residual(inp, targ) > 0, 1., -1.).to(inp.dtype)/N(inp))),
     ('wrong-mask', 'where the error is exactly 0 the slope is taken as 0, not 1', sets_inp(lambda inp, targ: torch.where(residual(inp, targ) < 0, -1., 1.).to(inp.dtype)/N(inp))),
+    ('wrong-mask', 'below the target the slope is −1, not 1', sets_inp(lambda inp, targ: residual(inp, targ).sign().abs()/N(inp))),
+    ('wrong-mask', 'where the error is exactly 0 the slope is taken as 0, not −1; and `torch.where` of two plain numbers makes float32', sets_inp(lambda inp, targ: torch.where(residual(inp, targ) > 0, 1., -1.).float()/N(inp))),
+    ('wrong-mask', 'where the error is exactly 0 the slope is taken as 0, not 1; and `torch.where` of two plain numbers makes float32', sets_inp(lambda inp, targ: torch.where(residual(inp, targ) < 0, -1., 1.).float()/N(inp))),
+    ('dtype', '`torch.where` of two plain numbers makes float32, whatever the dtype of `inp`', sets_inp(lambda inp, targ: residual(inp, targ).sign().float()/N(inp))),
     ('not-finite', 'r/|r| is 0/0 where a prediction is exactly right', sets_inp(lambda inp, targ: residual(inp, targ)/residual(inp, targ).abs()/N(inp))),
     ('swapped', 'these are the terms of the loss itself; what is asked for is their slope', sets_inp(lambda inp, targ: residual(inp, targ).abs()/N(inp))),
     ('shape', 'a column (n,1) minus a vector (n,) is a table (n,n)', sets_inp(lambda inp, targ: (inp - targ).sign()/N(inp))),
@@ -226,8 +249,11 @@ add('sse_grad', 2, 'sse_grad(inp, targ)', loss_cases(sse), right=sets_inp(lambda
     ('mean-for-sum', 'this loss is a sum: there is no 1/n in it', sets_inp(lambda inp, targ: 2*residual(inp, targ)/N(inp))),
     ('mean-for-sum', 'this loss is a sum: there is no 1/n in it', sets_inp(lambda inp, targ: 2*residual(inp, targ)/len(inp))),
     ('factor', 'the derivative of a square has a factor 2', sets_inp(lambda inp, targ: residual(inp, targ))),
+    ('factor', 'this loss is a sum, and its gradient is neither divided by n nor multiplied with it', sets_inp(lambda inp, targ: 2*residual(inp, targ)*N(inp))),
+    ('factor', 'this loss is a sum, and its gradient is neither divided by n nor multiplied with it', sets_inp(lambda inp, targ: 2*residual(inp, targ)*len(inp))),
     ('sign', 'it is prediction minus target', sets_inp(lambda inp, targ: -2*residual(inp, targ))),
     ('shape', 'the loss is a sum, but its gradient is not: each prediction has a slope of its own', sets_inp(lambda inp, targ: 2*residual(inp, targ).sum())),
+    ('factor', 'the derivative of (u − y)² goes down to the first power: 2(u − y)', sets_inp(lambda inp, targ: 2*residual(inp, targ)**2)),
     ('swapped', 'these are the squares themselves; what is asked for is their derivative', sets_inp(lambda inp, targ: residual(inp, targ)**2)),
     ('shape', 'a column (n,1) minus a vector (n,) is a table (n,n)', sets_inp(lambda inp, targ: 2*(inp - targ))),
     ('shape', 'one number for each prediction, in a vector, where `inp` is a column', sets_inp(lambda inp, targ: 2*residual(inp, targ).squeeze(1))),
@@ -260,12 +286,17 @@ def sets_lin(inp=input_grad, w=weight_grad, b=bias_grad): # functions of (inp, o
 INPUT = [
     ('no-upstream', 'the rows of `w` summed: how the output moves, without how the loss moves with the output', lambda inp, out, w, b: torch.ones_like(out) @ w.t()),
     ('swapped', 'the values of `out` were taken in the place of its gradient, `out.g`', lambda inp, out, w, b: out @ w.t()),
-    ('shape', 'each sample has a gradient of its own: no sum over the samples here', lambda inp, out, w, b: (out.g @ w.t()).sum(0)),
+    ('shape', 'no sum over the samples here', lambda inp, out, w, b: (out.g @ w.t()).sum(0)),
     ('transposed', '`w @ out.g.t()` has a column for each sample; turn both, and their order: (A B)ᵀ = Bᵀ Aᵀ', lambda inp, out, w, b: w @ out.g.t()),
     ('mean-for-sum', 'the 1/n of the mean is in `out.g` already', lambda inp, out, w, b: out.g @ w.t()/len(inp)),
     ('transposed', '`reshape` does not turn a matrix, it reads its numbers in rows of another length: `w.t()`', lambda inp, out, w, b: out.g @ w.reshape(w.shape[1], w.shape[0])),
     ('transposed', 'the product of `w` and `out.g` has samples last; `reshape` to (n,i) does not turn it, `.t()` does', lambda inp, out, w, b: (w @ out.g.t()).reshape(inp.shape)),
     ('swapped', 'the bias has no part in it: adding `b` moves the output, not its slope', lambda inp, out, w, b: (out.g + b) @ w.t()),
+    ('missing', 'only the last output is in it: each one replaced the one before', lambda inp, out, w, b: out.g[:, -1:]*w[:, -1]),
+    ('swapped', 'backward goes by the transpose of `w`, not by its inverse', lambda inp, out, w, b: out.g @ torch.linalg.pinv(w)),
+    ('swapped', '`inp` has no part in it: the slope of x·w to x is w', lambda inp, out, w, b: (out.g @ w.t())*inp),
+    ('shape', 'there is a number for each output: their sum is missing', lambda inp, out, w, b: out.g.unsqueeze(1)*w),
+    ('shape', 'the weights alone; each sample has a gradient of its own, from what arrives there', lambda inp, out, w, b: w.t()),
     ('shape', 'each input gets the sum over the outputs, and is not a sum over the inputs', lambda inp, out, w, b: (out.g @ w.t()).sum(1, keepdim=True)),
     ]
 WEIGHT = [
@@ -273,11 +304,15 @@ WEIGHT = [
     ('mean-for-sum', 'the samples are summed; the 1/n of the mean is in `out.g` already', lambda inp, out, w, b: inp.t() @ out.g/len(inp)),
     ('no-upstream', 'the inputs summed: the upstream gradient is not in it', lambda inp, out, w, b: inp.t() @ torch.ones_like(out)),
     ('swapped', 'the values of `out` were taken in the place of its gradient, `out.g`', lambda inp, out, w, b: inp.t() @ out),
-    ('shape', 'an (i,o) matrix for each sample: their sum is missing', lambda inp, out, w, b: inp.unsqueeze(-1)*out.g.unsqueeze(1)),
+    ('shape', 'sum the (i,o) matrices of all samples', lambda inp, out, w, b: inp.unsqueeze(-1)*out.g.unsqueeze(1)),
     ('swapped', 'sum and product have changed places: multiply for each sample, then sum', lambda inp, out, w, b: torch.outer(inp.sum(0), out.g.sum(0))),
     ('mean-for-sum', 'this is the mean of the samples\' matrices; it should be their sum', lambda inp, out, w, b: (inp.unsqueeze(-1)*out.g.unsqueeze(1)).mean(0)),
     ('missing', 'only the first sample is in it: sum over all of them', lambda inp, out, w, b: torch.outer(inp[0], out.g[0])),
     ('missing', 'only the last sample is in it: each one replaced the one before', lambda inp, out, w, b: torch.outer(inp[-1], out.g[-1])),
+    ('swapped', '`w` has no part in it: the slope of x·w to w is x', lambda inp, out, w, b: (inp.t() @ out.g)*w),
+    ('swapped', 'the inputs are not in it: this is the sum that belongs in `b.g`, over and over', lambda inp, out, w, b: out.g.sum(0).expand(w.shape)),
+    ('missing', 'the first sample is left out. Does the loop begin too late?', lambda inp, out, w, b: inp[1:].t() @ out.g[1:]),
+    ('missing', 'the last sample is left out. Does the loop end too early?', lambda inp, out, w, b: inp[:-1].t() @ out.g[:-1]),
     ('transposed', '`reshape` does not turn a matrix, it reads its numbers in rows of another length: `inp.t()`', lambda inp, out, w, b: inp.reshape(inp.shape[1], inp.shape[0]) @ out.g),
     ('transposed', 'the product of `out.g` and `inp` has outputs first; `reshape` to (i,o) does not turn it, `.t()` does', lambda inp, out, w, b: (out.g.t() @ inp).reshape(w.shape)),
     ('swapped', 'the weights were multiplied in, where the inputs belong', lambda inp, out, w, b: w*out.g.sum(0)),
@@ -292,6 +327,8 @@ BIAS = [
     ('swapped', 'the values of `out` were taken in the place of its gradient, `out.g`', lambda inp, out, w, b: out.sum(0)),
     ('missing', 'only the first sample is in it: sum over all of them', lambda inp, out, w, b: out.g[0].clone()),
     ('missing', 'only the last sample is in it: each one replaced the one before', lambda inp, out, w, b: out.g[-1].clone()),
+    ('missing', 'the first sample is left out. Does the loop begin too late?', lambda inp, out, w, b: out.g[1:].sum(0)),
+    ('missing', 'the last sample is left out. Does the loop end too early?', lambda inp, out, w, b: out.g[:-1].sum(0)),
     ('swapped', 'the bias was multiplied in; it is only added, so its slope is 1', lambda inp, out, w, b: b*out.g.sum(0)),
     ('no-upstream', 'it is 1 for each entry: the slope of an added bias, not the upstream gradient', lambda inp, out, w, b: torch.ones_like(b)),
     ]
@@ -342,9 +379,10 @@ add('lin_grad', 3, 'lin_grad(inp, out, w, b)', lin_cases('inp', 'w', 'b'), right
     ('memory', 'a matrix for each sample', sets_lin(w=outer_grad)),
     ('memory', 'a matrix for each sample', sets_lin(w=lambda inp, out, w, b: torch.stack([torch.outer(x, g) for x, g in zip(inp, out.g)]).sum(0))),
     ('swapped', 'it was made from `inp.g`, the gradient, in the place of `inp`, the input', reads_gradient),
-    *((cause, says, sets_lin(inp=f)) for cause, says, f in INPUT[:2]),
-    *((cause, says, sets_lin(w=f)) for cause, says, f in WEIGHT[:3]),
-    *((cause, says, sets_lin(b=f)) for cause, says, f in BIAS[:3]),
+    ('swapped', 'it was made from `w.g`, the gradient, in the place of `w`, the weight', sets_lin(inp=lambda inp, out, w, b: out.g @ weight_grad(inp, out, w, b).t())),
+    *((cause, says, sets_lin(inp=f)) for cause, says, f in INPUT),
+    *((cause, says, sets_lin(w=f)) for cause, says, f in WEIGHT),
+    *((cause, says, sets_lin(b=f)) for cause, says, f in BIAS),
     ('swapped', 'the weight and the bias were moved: `.g` keeps a gradient, and the step comes later', sets_lin(w=lambda inp, out, w, b: w - inp.t() @ out.g)),
     ])
 
@@ -381,8 +419,11 @@ add('relu_grad', 4, 'relu_grad(inp, out)', gate_cases(relu, (0., 1.), (0., 0.)),
     ('wrong-mask', 'a little comes through the shut gate: that is leaky ReLU', sets_inp(lambda inp, out: torch.where(inp > 0, out.g, .01*out.g))),     # .01 in float64
     ('wrong-mask', '−1 comes through the shut gate: that is the slope of |x|', sets_inp(lambda inp, out: out.g*inp.sign())),
     ('changed-input', 'the gate was shut in `out.g` itself', shuts_in_place),
-    ('swapped', 'ReLU was applied to `inp` once more; what goes back is the gradient, gated', sets_inp(lambda inp, out: inp.relu())),
+    ('swapped', 'the values of `out`, what ReLU makes of `inp`, were taken in the place of its gradient, `out.g`', sets_inp(lambda inp, out: inp.relu())),
     ('wrong-mask', 'the gate is 0 or 1; here it is cut off at 1 and keeps values between', sets_inp(lambda inp, out: out.g*inp.clamp(0, 1))),
+    ('swapped', 'where `inp` is not positive 0 comes through, not `inp`', sets_inp(lambda inp, out: torch.where(inp > 0, out.g, inp))),
+    ('swapped', 'the gate was added; it is multiplied in', sets_inp(lambda inp, out: out.g + (inp > 0))),
+    ('no-upstream', 'the gate alone, 0 or 1, and open at 0; the chain rule multiplies it with what arrives', sets_inp(lambda inp, out: (inp >= 0).to(inp.dtype))),
     ('wrong-mask', 'at exactly 0 the gate is shut, as in PyTorch: not half open', sets_inp(lambda inp, out: out.g*(inp.sign() + 1)/2)),
     ])
 
@@ -412,6 +453,9 @@ add('leaky_relu_grad', 4, 'leaky_relu_grad(inp, out, slope)', gate_cases(leaky_r
     ('swapped', 'on the left the slope is `slope`; `slope*inp` is the value of the line', sets_inp(lambda inp, out, slope: out.g*torch.where(inp > 0, torch.ones_like(inp), slope*inp))),
     ('swapped', 'on the left the upstream gradient is missing: `slope` times it', sets_inp(lambda inp, out, slope: torch.where(inp > 0, out.g, slope))),
     ('swapped', '`out` was multiplied in, where a slope belongs', sets_inp(lambda inp, out, slope: out.g*out)),
+    ('swapped', 'the values of `out` were taken in the place of its gradient, `out.g`', sets_inp(lambda inp, out, slope: out*torch.where(inp > 0, 1., slope).to(inp.dtype))),
+    ('swapped', 'on the left it is `slope` times the upstream gradient, not times `inp`', sets_inp(lambda inp, out, slope: torch.where(inp > 0, out.g, slope*inp))),
+    ('wrong-mask', 'at exactly 0 neither side is open; the slope there is that of the left side', sets_inp(lambda inp, out, slope: out.g*(inp > 0) + slope*out.g*(inp < 0))),
     ('wrong-mask', 'a maximum with `slope` is not a choice between two slopes', sets_inp(lambda inp, out, slope: out.g*inp.clamp(min=slope))),
     ('wrong-mask', 'on the right all of it comes through, not 1 + `slope`', slopes(lambda s: 1 + s, lambda s: s)),
     ])
@@ -433,6 +477,10 @@ add('clamp_grad', 4, 'clamp_grad(inp, out, lo, hi)', gate_cases(clamp, (0., 1.),
     ('wrong-mask', 'above `hi` the output stands still too', sets_inp(lambda inp, out, lo, hi: out.g*(inp >= lo))),
     ('wrong-mask', 'below `lo` the output stands still too', sets_inp(lambda inp, out, lo, hi: out.g*(inp <= hi))),
     ('wrong-mask', 'the gate is the wrong way round: it is open between `lo` and `hi`', sets_inp(lambda inp, out, lo, hi: out.g*((inp < lo) | (inp > hi)))),
+    ('wrong-mask', 'outside of the two bounds 0 comes through, not the bound', sets_inp(lambda inp, out, lo, hi: torch.where(inp < lo, lo, torch.where(inp > hi, hi, out.g)))),
+    ('wrong-mask', 'are `lo` and `hi` the right way round?', sets_inp(lambda inp, out, lo, hi: torch.zeros_like(inp))),
+    ('wrong-mask', 'the gate looks at the gradient; it has to look at the forward input `inp`', sets_inp(lambda inp, out, lo, hi: out.g*((out.g >= lo) & (out.g <= hi)))),
+    ('swapped', 'the values of `out` were taken in the place of its gradient, `out.g`', sets_inp(lambda inp, out, lo, hi: out*((inp >= lo) & (inp <= hi)))),
     ('no-mask', '`out` always lies between `lo` and `hi`; look at `inp`', sets_inp(lambda inp, out, lo, hi: out.g*((out >= lo) & (out <= hi)))),
     ('wrong-mask', 'this is ReLU\'s gate', sets_inp(lambda inp, out, lo, hi: out.g*(inp > 0))),
     ('swapped', 'the gradient was clamped; it is the input that is clamped, and the gradient goes through or doesn\'t', sets_inp(lambda inp, out, lo, hi: out.g.clamp(lo, hi))),
@@ -511,9 +559,17 @@ def wrong_input(inp, used, out, w, b): # names of tensors
     "A linear layer backward, with another tensor in the place of its input for `w.g`"
     def step(z): z[inp].g, z[w].g, z[b].g = z[out].g @ z[w].t(), z[used].t() @ z[out].g, z[out].g.sum(0)
     return step
-def past_gate(l1, l2): # names of tensors
-    "What goes into the next step is the gradient of the wrong side of the gate"
-    def step(z): z['inp'].g, z['w1'].g, z['b1'].g = z[l2].g @ z['w1'].t(), z['inp'].t() @ z[l2].g, z[l2].g.sum(0)
+def past_gate(l1, l2, *only): # names of tensors
+    "What goes into the next step, or into those named, is the gradient of the wrong side of the gate"
+    def step(z):
+        def g(name): return z[l2 if name in only or not only else l1].g
+        z['inp'].g, z['w1'].g, z['b1'].g = g('inp') @ z['w1'].t(), z['inp'].t() @ g('w1'), g('b1').sum(0)
+    return step
+def gate_of_gradient(l1, l2): # names of tensors
+    def step(z): z[l1].g = z[l2].g.relu()
+    return step
+def gate_in_place(l1, l2): # names of tensors
+    def step(z): z[l1].g = z[l2].g = z[l2].g*(z[l1] > 0)
     return step
 
 lin2, gate, lin1 = lin_step('l2', 'out', 'w2', 'b2'), relu_step('l1', 'l2'), lin_step('inp', 'l1', 'w1', 'b1')
@@ -532,13 +588,17 @@ add('backward', 5, 'backward(inp, acts, targ, params)', two_layer_cases, right=s
     ('missing', 'the call of `lin_grad` for linear 2 is missing', steps(loss_step, gate, lin1)),
     ('missing', 'the call of `relu_grad` is missing', steps(loss_step, lin2, lin1)),
     ('missing', 'the call of `lin_grad` for linear 1 is missing', steps(loss_step, lin2, gate)),
-    ('no-mask', 'linear 1 got `l2.g`, from before the gate, where `l1.g` belongs', steps(loss_step, lin2, gate, past_gate('l1', 'l2'))),
+    *(('no-mask', 'linear 1 got `l2.g`, from before the gate, where `l1.g` belongs', steps(loss_step, lin2, gate, past_gate('l1', 'l2', *only))) for only in ((), ('inp',), ('w1',), ('b1',))),
     ('factor', 'the derivative of a square has a factor 2', steps(half_loss, lin2, gate, lin1)),
     ('sum-for-mean', 'the loss is a mean, so its gradient keeps the 1/n', steps(sum_loss, lin2, gate, lin1)),
     ('sign', 'the gradient of the loss is prediction minus target', steps(turned_loss, lin2, gate, lin1)),
     ('no-mask', '`l1.g` is `l2.g` here, unchanged: the gate of ReLU is missing', steps(loss_step, lin2, no_gate('l1', 'l2'), lin1)),
     ('wrong-mask', 'at exactly 0 the gate is shut, as in PyTorch: `>`, not `>=`', steps(loss_step, lin2, open_at_zero('l1', 'l2'), lin1)),
     ('swapped', '`w2` met `l2` in the forward pass, from behind the gate, not `l1`', steps(loss_step, wrong_input('l2', 'l1', 'out', 'w2', 'b2'), gate, lin1)),
+    ('wrong-mask', 'there is no ReLU behind the last linear layer: nothing gates `out.g`', steps(loss_step, relu_step('out', 'out'), lin2, gate, lin1)),
+    ('wrong-mask', 'the gate looks at the gradient `l2.g`; it has to look at the forward input `l1`', steps(loss_step, lin2, gate_of_gradient('l1', 'l2'), lin1)),
+    ('swapped', '`relu_grad` takes the input first, then the output: `relu_grad(l1, l2)`', steps(loss_step, lin2, relu_step('l2', 'l1'), lin1)),
+    ('changed-input', '`l2.g` itself was gated, and is the same as `l1.g` now: `l1.g` has to be a new tensor', steps(loss_step, lin2, gate_in_place('l1', 'l2'), lin1)),
     ('missing', 'linear 1 has its weight and bias, but its input has a gradient too', steps(loss_step, lin2, gate, lambda z: (setattr(z['w1'], 'g', z['inp'].t() @ z['l1'].g), setattr(z['b1'], 'g', z['l1'].g.sum(0))))),
     ])
 
@@ -558,7 +618,7 @@ add('three_layer_backward', 5, 'three_layer_backward(inp, acts, targ, params)', 
     ('missing', 'the call of `lin_grad` for linear 2 is missing', steps(loss_step, lin3, gate2, gate, lin1)),
     ('stale', 'the two calls of `relu_grad` have changed places', steps(loss_step, lin3, gate, mid, gate2, lin1)),
     ('stale', '`relu_grad` ran before `lin_grad` of linear 3 had set `l4.g`', steps(loss_step, gate2, lin3, mid, gate, lin1)),
-    ('no-mask', 'linear 1 got `l2.g`, from before the gate, where `l1.g` belongs', steps(loss_step, lin3, gate2, mid, gate, past_gate('l1', 'l2'))),
+    *(('no-mask', 'linear 1 got `l2.g`, from before the gate, where `l1.g` belongs', steps(loss_step, lin3, gate2, mid, gate, past_gate('l1', 'l2', *only))) for only in ((), ('inp',), ('w1',), ('b1',))),
     ('factor', 'the derivative of a square has a factor 2', steps(half_loss, lin3, gate2, mid, gate, lin1)),
     ('sum-for-mean', 'the loss is a mean, so its gradient keeps the 1/n', steps(sum_loss, lin3, gate2, mid, gate, lin1)),
     ('missing', 'the call of `mse_grad` is missing', steps(lin3, gate2, mid, gate, lin1)),
@@ -570,6 +630,13 @@ add('three_layer_backward', 5, 'three_layer_backward(inp, acts, targ, params)', 
     ('wrong-mask', 'at exactly 0 the gate is shut, as in PyTorch: `>`, not `>=`', steps(loss_step, lin3, gate2, mid, open_at_zero('l1', 'l2'), lin1)),
     ('swapped', '`w2` met `l2` in the forward pass, from behind the gate, not `l1`', steps(loss_step, lin3, gate2, wrong_input('l2', 'l1', 'l3', 'w2', 'b2'), gate, lin1)) ,
     ('swapped', '`w3` met `l4` in the forward pass, from behind the gate, not `l3`', steps(loss_step, wrong_input('l4', 'l3', 'out', 'w3', 'b3'), gate2, mid, gate, lin1)),
+    ('wrong-mask', 'there is no ReLU behind the last linear layer: nothing gates `out.g`', steps(loss_step, relu_step('out', 'out'), lin3, gate2, mid, gate, lin1)),
+    ('wrong-mask', 'the gate looks at the gradient `l4.g`; it has to look at the forward input `l3`', steps(loss_step, lin3, gate_of_gradient('l3', 'l4'), mid, gate, lin1)),
+    ('wrong-mask', 'the gate looks at the gradient `l4.g`; it has to look at the forward input `l3`', steps(loss_step, lin3, gate_of_gradient('l3', 'l4'), mid, gate_of_gradient('l1', 'l2'), lin1)),
+    ('wrong-mask', 'the gate looks at the gradient `l2.g`; it has to look at the forward input `l1`', steps(loss_step, lin3, gate2, mid, gate_of_gradient('l1', 'l2'), lin1)),
+    ('swapped', '`relu_grad` takes the input first, then the output: `relu_grad(l3, l4)`', steps(loss_step, lin3, relu_step('l4', 'l3'), mid, gate, lin1)),
+    ('swapped', '`relu_grad` takes the input first, then the output: `relu_grad(l1, l2)`', steps(loss_step, lin3, gate2, mid, relu_step('l2', 'l1'), lin1)),
+    ('changed-input', '`l4.g` itself was gated, and is the same as `l3.g` now: `l3.g` has to be a new tensor', steps(loss_step, lin3, gate_in_place('l3', 'l4'), mid, gate, lin1)),
     ])
 
 # %% ../../nbs/tools/exercises.ipynb #312c50c1
@@ -608,6 +675,13 @@ def leaves_moved(f, x, eps):
         x.view(-1)[k] -= 2*eps; found.append((up - f(x).item())/(2*eps))
     return x.new_tensor(found).view(x.shape)
 
+def keeps_moving(f, x, eps):
+    d, found = torch.zeros_like(x), []
+    for k in range(x.numel()):
+        d.view(-1)[k] = eps
+        found.append((f(x + d) - f(x - d)).item()/(2*eps))
+    return x.new_tensor(found).view(x.shape)
+
 add('central_difference', 6, 'central_difference(f, x, eps)', difference_cases, tol=1e-6, right=difference(both, lambda e: 2*e),
     meaning='A gradient from nothing but the function itself: slow, and independent of every formula you derived.',
     hints=('Move one entry of a copy of `x` up by `eps`, look at f; move it down, look again.',
@@ -623,6 +697,10 @@ add('central_difference', 6, 'central_difference(f, x, eps)', difference_cases, 
     ('stale', 'an entry has to be put back before the next one is moved', difference(both, lambda e: 2*e, restore=False)),
     ('changed-input', 'each entry of `x` has to be put back', leaves_moved),
     ('factor', 'the value of the function at one place is missing: half of the difference', difference(both, lambda e: 4*e)),
+    ('sign', 'it is the value above minus the value below, not plus', difference(lambda f, z, k, e: moved(f, z, k, e) + moved(f, z, k, -e), lambda e: 2*e)),
+    ('missing', 'is it a difference of two equal values? `a, b = x, x` is one tensor with two names, `x.clone()` makes a second one; and what was moved is what `f` has to get', difference(lambda f, z, k, e: 0., lambda e: 1.)),
+    ('stale', 'an entry has to be put back before the next one is moved', keeps_moving),
+    ('swapped', 'all entries were moved at once: one after the other, as each has a slope of its own', lambda f, x, eps: torch.full_like(x, float(f(x + eps) - f(x - eps))/(2*eps))),
     ('swapped', 'this is the slope itself, as autograd or a tiny step gives it; `eps` is given, and the step is to be of that size', lambda f, x, eps: difference(both, lambda e: 2*e)(f, x, 1e-5)),
     ('factor', '`/2*eps` divides by 2 and then multiplies with eps: put brackets around 2*eps', difference(both, lambda e: 2/e)),
     ('shape', 'the slopes are right, but in a row: give them the shape of `x`', lambda f, x, eps: difference(both, lambda e: 2*e)(f, x, eps).flatten()),
@@ -642,20 +720,42 @@ add('find_the_bug', 6, 'check("find_the_bug", line)', lambda: [Case('', {}, dict
 # %% ../../nbs/tools/exercises.ipynb #36d96598
 def run_layer(attempt, args, names, make=lambda attempt, args: attempt()): # `make`: how to get a layer from the attempt
     "A whole pass on another input; then two calls, one of another layer, and a backward; the tensors are the output, `.g` of the input, and of parameters"
-    layer, where = make(attempt, args), {k: args[k] for k in ('inp', 'earlier', 'w', 'b') if k in args}
-    first, old = layer(args['earlier']), {k: t.g for k, t in where.items()}
+    where = {k: args[k] for k in ('inp', 'earlier', 'w', 'b') if k in args}
+    old = {k: t.g for k, t in where.items()}
+    for t in where.values(): t.g = t.g.clone()
+    turn_round(args)                                                # so that a copy that is made now is out of date in the next pass
+    layer = make(attempt, args)
+    first = layer(args['earlier'])
     if isinstance(first, Tensor):
-        for t in where.values(): t.g = t.g.clone()
         first.g = args['upstream'].flip(0)
         layer.backward()
-        for k, t in where.items(): t.g = old[k]                     # as if that pass had not been
+    turn_round(args)
+    for k, t in where.items(): t.g = old[k]                         # as if that pass had not been: what adds to a `.g` adds to what stood there before
     layer(args['earlier'])
-    out, back = layer(args['inp']), None
-    make(attempt, args)(args['earlier'])                            # another layer of the same kind
+    out, back, besides = layer(args['inp']), [None], {}
+    other = copy_args(args)
+    make(attempt, other)(other['earlier'])                          # another layer of the same kind
     if isinstance(out, Tensor):
         out.g = args['upstream']
-        back = layer.backward()
-    return dict(out=out, result=back) | {k: getattr(where[k[:-2]], 'g', None) for k in names if k.endswith('.g')}
+        listen(layer, back)
+        back.append(layer.backward())
+        if getattr(out, 'g', None) is not args['upstream']: besides['out.g'] = getattr(out, 'g', None)
+    result = next((o for o in reversed(back) if o is not None), None)
+    return dict(out=out, result=result, besides=besides) | {k: getattr(where[k[:-2]], 'g', None) for k in names if k.endswith('.g')}
+
+def turn_round(args):
+    "Exchange the first and the last of the parameters' numbers, and so on, in place; a second time puts them back"
+    for k in ('w', 'b'):
+        if k in args: args[k].copy_(args[k].flip(0))
+
+def listen(layer, found): # list
+    "Put into the list what `bwd` returns, which `Module.backward` drops"
+    if not isinstance(layer, Module): return
+    bwd = layer.bwd
+    def heard(*args, **kwargs):
+        found.append(bwd(*args, **kwargs))
+        return found[-1]
+    layer.bwd = heard
 
 def layer_cases(f, *watch): # forward function of `inp` and the watched tensors
     "A function that gives cases of a layer: what it puts out and the gradients it sets"
@@ -681,12 +781,12 @@ def layer_class(forward, grad, keep=lambda self, inp: inp): # functions of inp; 
 sigmoid = torch.sigmoid
 def first_only(self, inp): return getattr(self, 'inp', inp)
 
-def adds_up(cls): # a layer class
+def adds_up(cls, on=lambda self: self.inp): # a layer class; which tensor of it
     "The same, but what it finds is added to what it found before"
     class Adds(cls):
         def backward(self):
             super().backward()
-            self.total = self.inp.g = getattr(self, 'total', 0) + self.inp.g
+            self.total = on(self).g = getattr(self, 'total', 0) + on(self).g
     return Adds
 
 class ReturnsGradient:
@@ -716,6 +816,8 @@ add('sigmoid_layer', 7, 'Sigmoid(), then layer(inp) and layer.backward()', layer
     ('accumulated', 'the layer adds the gradients of all passes up; each pass has its own', adds_up(layer_class(sigmoid, lambda g, inp, out: g*out*(1 - out)))),
     ('sign', 'σ(x) is 1/(1 + e⁻ˣ), with a minus', layer_class(lambda inp: 1/(1 + inp.exp()), lambda g, inp, out: g*out*(1 - out))),
     ('swapped', 'the values of `out` were taken in the place of its gradient, `out.g`', layer_class(sigmoid, lambda g, inp, out: out*out*(1 - out))),
+    ('swapped', 'the derivative is made of `out`, not of its gradient `out.g`', layer_class(sigmoid, lambda g, inp, out: g*(1 - g))),
+    ('swapped', 'the product comes first, so only the 1 was multiplied: put brackets around 1 − σ', layer_class(sigmoid, lambda g, inp, out: g*out - out)),
     ('swapped', 'σ·(1 − σ), not σ² · (1 − σ)', layer_class(sigmoid, lambda g, inp, out: g*out*out*(1 - out))),
     ])
 
@@ -728,6 +830,13 @@ def scale_class(inp_grad, w_grad, forward=lambda inp, w: inp*w): # functions of 
             return self.out
         def backward(self): self.inp.g, self.w.g = inp_grad(self.out.g, self.inp, self.w), w_grad(self.out.g, self.inp, self.w)
     return Scale
+
+class ScaleCopy:
+    def __init__(self, w): self.w, self.copy = w, w.clone()
+    def __call__(self, inp):
+        self.inp, self.out = inp, inp*self.copy
+        return self.out
+    def backward(self): self.inp.g, self.w.g = self.out.g*self.copy, (self.out.g*self.inp).sum(0)
 
 def scale_inp(g, inp, w): return g*w
 def scale_w(g, inp, w): return (g*inp).sum(0)
@@ -752,6 +861,9 @@ add('scale_layer', 7, 'Scale(w), then layer(inp) and layer.backward()', layer_ca
     ('swapped', '`w` is added; it should be multiplied in', scale_class(scale_inp, scale_w, lambda inp, w: inp + w)),
     ('swapped', 'the gradient of `w` was summed from `out.g` alone: each entry is multiplied with its input first', scale_class(scale_inp, lambda g, inp, w: g.sum(0))),
     ('shape', 'without `keepdim`: `w` has one dimension', scale_class(scale_inp, lambda g, inp, w: (g*inp).sum(0, keepdim=True))),
+    ('stale', 'the layer computes with a copy of `w`, which stays as it was when a step moves `w`', ScaleCopy),
+    ('accumulated', 'the layer adds the gradients of all passes up; each pass has its own', adds_up(scale_class(scale_inp, scale_w), lambda self: self.w)),
+    ('swapped', 'it is `out.g` times `inp`: neither `out` in the place of `inp` nor `inp.g` in that of `out.g`, as `w` is in both of them', scale_class(scale_inp, lambda g, inp, w: (g*w*inp).sum(0))),
     ])
 
 # %% ../../nbs/tools/exercises.ipynb #8e6b6abe
@@ -763,6 +875,12 @@ def module_class(f, grad): # functions of inp; of g, inp and out
     return Made
 
 tanh = torch.tanh
+
+class TanhOnTheClass(Module):
+    def forward(self, inp):
+        TanhOnTheClass.kept = tanh(inp)
+        return self.kept
+    def bwd(self, out, inp): inp.g = out.g*(1 - self.kept**2)
 
 class NoSet(Module):
     def forward(self, inp): return tanh(inp)
@@ -788,6 +906,10 @@ add('module_tanh', 8, 'Tanh(), then layer(inp) and layer.backward()', layer_case
     ('swapped', 'that is the sigmoid', module_class(sigmoid, lambda g, inp, out: g*out*(1 - out))),
     ('swapped', 'the values of `out` were taken in the place of its gradient, `out.g`', module_class(tanh, lambda g, inp, out: out*(1 - out*out))),
     ('factor', '1 − tanh² stands alone: no factor 2', module_class(tanh, lambda g, inp, out: 2*g*(1 - out*out))),
+    ('swapped', 'the derivative is made of `out`, not of its gradient `out.g`', module_class(tanh, lambda g, inp, out: g*(1 - g*g))),
+    ('swapped', 'the product comes first, so only the 1 was multiplied: put brackets around 1 − tanh²', module_class(tanh, lambda g, inp, out: g - out*out)),
+    ('accumulated', 'the layer adds the gradients of all passes up; each pass has its own', adds_up(module_class(tanh, lambda g, inp, out: g*(1 - out*out)), lambda self: self.args[0])),
+    ('swapped', 'the output belongs to the class, and so to the last call of all; keep it in `self`, or take the `out` that `bwd` gets', TanhOnTheClass),
     ('swapped', 'that is tanh² without the 1 −', module_class(tanh, lambda g, inp, out: g*out*out)),
     ])
 
@@ -830,6 +952,21 @@ def mean_of_both(self, out, inp):
 def twice(self, out, inp):
     through(self, 2*out.g)
     inp.g = inp.g/2 + out.g
+def doubled(self, out, inp):
+    through(self, out.g)
+    inp.g = 2*inp.g
+def ones_inside(self, out, inp):
+    through(self, torch.ones_like(out))
+    inp.g = inp.g + out.g
+def ones_straight(self, out, inp):
+    through(self, out.g)
+    inp.g = inp.g + 1
+def values_straight(self, out, inp):
+    through(self, out.g)
+    inp.g = inp.g + out
+def input_straight(self, out, inp):
+    through(self, out.g)
+    inp.g = inp.g + inp
 def other_output(self, out, inp):
     self.inner.bwd(out, inp)
     inp.g = inp.g + out.g
@@ -855,6 +992,12 @@ add('module_skip', 8, 'Skip(inner), then layer(inp) and layer.backward()', layer
     ('missing', 'the output is that of `inner` alone; `inp` is not added', skip_class(skip_bwd, lambda inp, inner: inner.clone())),
     ('swapped', 'the inner layer got its own gradient back as an upstream', skip_class(in_both)),
     ('swapped', '`inner.bwd` was called with the output of the whole; its own output is `inner.out`', skip_class(other_output)),
+    ('swapped', 'the straight way brings the gradient `out.g`, not the values of `inp`', skip_class(input_straight)),
+    ('accumulated', 'the layer adds the gradients of all passes up; each pass has its own', adds_up(skip_class(skip_bwd), lambda self: self.args[0])),
+    ('swapped', 'what came back through `inner` was doubled; the straight way brings `out.g`', skip_class(doubled)),
+    ('no-upstream', 'the inner layer got an upstream of ones; `out.g` is what arrives at it', skip_class(ones_inside)),
+    ('no-upstream', 'the straight way brings `out.g`: its slope is 1, times the upstream gradient', skip_class(ones_straight)),
+    ('swapped', 'the values of `out` were taken in the place of its gradient, `out.g`', skip_class(values_straight)),
     ('sign', '`inp` is added to what `inner` makes of it, not subtracted', skip_class(skip_bwd, lambda inp, inner: inner - inp)),
     ])
 
@@ -880,7 +1023,8 @@ def run_registered(attempt, args, names):
     with torch.no_grad():
         for p in own: p.mul_(2)
     found = list(model.parameters())
-    def registered(k): return own[k] if any(p is own[k] for p in found) else found[k] if k < len(found) else None
+    def among(p, params): return any(p is o for o in params)
+    def registered(k): return own[k] if among(own[k], found) else found[k] if k < len(found) and not among(found[k], own) else None
     out = model(args['inp'])
     if isinstance(out, Tensor) and out.requires_grad: out.sum().backward()
     got = {name: getattr(registered(k), 'data', None) for k, name in enumerate(fields)} | {f'{name}.grad': p.grad for name, p in zip(fields, own)}
@@ -901,7 +1045,7 @@ def net_class(keep, f=None): # function of the model and the layers; forward fun
 
 def keeps(make): return lambda self, layers: setattr(self, 'layers', make(layers))
 def copied(layers): return nn.ModuleList([nn_module.Linear(o.w.clone(), o.b.clone()) if hasattr(o, 'w') else o for o in layers])
-def only_weights(self, layers): self.a, self.b = layers[0].w, layers[2].w
+def only_weights(self, layers): self.all = nn.ParameterList([o.w for o in layers[::2]])
 def one_more(self, layers): self.layers, self.scale = nn.ModuleList(layers), nn.Parameter(torch.ones(1))
 def three_names(self, layers): self.first, self.gate, self.second = layers[0], layers[1], layers[2]
 def one_by_one(layers, inp):
@@ -923,8 +1067,9 @@ add('registered_parameters', 9, 'Net(layers), then model.parameters() and model(
     *(('missing', '`nn.Module` doesn\'t look into a plain list, tuple or dict: use `nn.ModuleList` or `nn.Sequential`', net_class(keeps(make)))
       for make in (list, tuple, lambda o: dict(enumerate(o)))),
     ('missing', 'only the first layer was registered', net_class(keeps(lambda o: o[0]))),
+    ('missing', 'only the last layer was registered. If all have one name, each takes the place of the one before', net_class(keeps(lambda o: o[-1]))),
     ('stale', 'the model holds copies of the layers\' parameters, which don\'t change with them', net_class(keeps(copied))),
-    ('swapped', 'the biases are parameters too', net_class(only_weights)),
+    ('missing', 'the biases are parameters too', net_class(only_weights)),
     ('swapped', 'a layer is left out of the forward pass: ReLU', net_class(keeps(nn.ModuleList), no_relu)),
     ('shape', 'the last layer is left out of the forward pass', net_class(keeps(nn.ModuleList), all_but_last)),
     ('swapped', 'a ReLU too many, after the last layer', net_class(keeps(nn.ModuleList), relu_last)),
@@ -1002,13 +1147,16 @@ def step_cases(momentum):
         for n, i, o, randn in hostile_cases():
             for lr, m in ((.1, .9), (.5, .8)) if randn(1).dtype == torch.float64 else ():         # in float32, how far it moved is known to 5 digits only
                 params, velocity = ([randn(i, o), randn(o), randn(o, i), randn(i), randn(1)] for _ in range(2))
+                start = lr == .5 and n == 1                                     # as before the first step of a smaller network: no velocity, and biases of 0
+                if start: params, velocity = params[:4], velocity[:4]
                 for p in params: p.g = randn(*p.shape)
+                for t in (*velocity, params[1]) if start else (): t.zero_()
                 new = [m*v.double() + p.g.double() if momentum else p.g.double() for p, v in zip(params, velocity)]
                 want = {f'velocity[{k}]': v.to(p.dtype) for k, (p, v) in enumerate(zip(params, new))} if momentum else {}
                 want |= {f'Δparams[{k}]': -lr*v for k, v in enumerate(new)}
                 args = dict(params=params) | (dict(velocity=velocity, lr=lr, momentum=m) if momentum else dict(lr=lr))
                 sizes = dict(lr=lr, momentum=m) if momentum else dict(lr=lr)
-                yield Case(label(params[0].dtype, **sizes, i=i, o=o), args, want, sizes)
+                yield Case(label(params[0].dtype, **sizes, i=i, o=o, **dict(velocity=0) if start and momentum else {}), args, want, sizes | {'len(params)': len(params)})
     return cases
 
 def run_step(attempt, args, names):
@@ -1044,7 +1192,7 @@ add('sgd_step', 10, 'sgd_step(params, lr)', step_cases(False), run=run_step, may
     ('factor', 'the learning rate is missing', moves(lambda p, lr: -p.g)),
     ('factor', 'the learning rate was multiplied in twice', moves(lambda p, lr: -lr*lr*p.g)),
     ('factor', 'multiply with the learning rate, don\'t divide by it', moves(lambda p, lr: -p.g/lr)),
-    ('missing', '`p = p - ...`, or a list that is returned, makes a new tensor and leaves the parameter as it was; change it in place', rebinds),
+    ('missing', 'a step like `p = p - ...`, or a list that is returned, makes a new tensor; change the parameter itself, in place: `p -= ...`', rebinds),
     ('missing', 'only the first parameter moved', first_step),
     ('changed-input', 'the gradient was moved instead of the parameter', moves_gradient),
     ('swapped', 'the step took the place of the parameter, instead of being added to it', replaces),
@@ -1053,6 +1201,10 @@ add('sgd_step', 10, 'sgd_step(params, lr)', step_cases(False), run=run_step, may
     ('factor', 'the gradient has its 1/n already: no mean over its entries', moves(lambda p, lr: -lr*p.g/p.numel())),
     ('factor', 'the learning rate is given: it need not be 0.1', moves(lambda p, lr: -.1*p.g)),
     ('missing', 'only the first two parameters moved', lambda params, lr: moves(lambda p, lr: -lr*p.g)(params[:2], lr)),
+    ('swapped', 'the parameter was taken in the place of its gradient, `p.g`', moves(lambda p, lr: -lr*p)),
+    ('swapped', 'each number has a slope of its own: no mean over them', moves(lambda p, lr: -lr*p.g.mean())),
+    ('missing', 'all others did; does the loop begin too late?', lambda params, lr: moves(lambda p, lr: -lr*p.g)(params[1:], lr)),
+    ('missing', 'all others did; does the loop end too early?', lambda params, lr: moves(lambda p, lr: -lr*p.g)(params[:-1], lr)),
     ])
 
 def momentum_attempt(velocity=lambda v, g, m, lr: m*v + g, step=lambda old, new, g, m: new, rate=lambda lr: -lr, keep=True):
@@ -1062,8 +1214,14 @@ def momentum_attempt(velocity=lambda v, g, m, lr: m*v + g, step=lambda old, new,
             old = velocity_list[k].clone()
             new = velocity(old, p.g, momentum, lr)
             if keep: velocity_list[k] = new
-            p += rate(lr)*step(old, new, p.g, momentum)
+            if step: p += rate(lr)*step(old, new, p.g, momentum)
     return attempt
+
+def skips_still(params, velocity, lr, momentum):
+    for k, p in enumerate(params):
+        if not velocity[k].any(): continue
+        velocity[k] = momentum*velocity[k] + p.g
+        p -= lr*velocity[k]
 
 add('momentum_step', 10, 'momentum_step(params, velocity, lr, momentum)', step_cases(True), run=run_step, may_change=MOVED, right=momentum_attempt(),
     unset='did not move',
@@ -1088,6 +1246,12 @@ add('momentum_step', 10, 'momentum_step(params, velocity, lr, momentum)', step_c
     ('swapped', 'momentum shrinks both here, and only the old velocity should shrink', momentum_attempt(lambda v, g, m, lr: m*(v + g))),
     ('factor', 'the learning rate is in it twice, in the velocity and in the step', momentum_attempt(lambda v, g, m, lr: m*v + lr*g)),
     ('missing', 'only the first parameter moved', lambda params, velocity, lr, momentum: momentum_attempt()(params[:1], velocity, lr, momentum)),
+    ('swapped', 'the gradient is in the velocity already, and was added in the step once more', momentum_attempt(step=lambda old, new, g, m: new + g)),
+    ('factor', 'momentum is multiplied in twice', momentum_attempt(lambda v, g, m, lr: m*m*v + g)),
+    ('missing', 'before the first step the velocity is 0, and a parameter moves nevertheless', skips_still),
+    ('missing', 'a step like `p = p - ...` or `params[i] = ...` makes a new tensor; change the parameter itself, in place: `p -= ...`', momentum_attempt(step=None)),
+    ('swapped', '`lr` and `momentum` have changed places', lambda params, velocity, lr, momentum: momentum_attempt()(params, velocity, momentum, lr)),
+    ('swapped', 'the step has a factor 1 − momentum; the velocity is to be used as it is', momentum_attempt(step=lambda old, new, g, m: (1 - m)*new)),
     ])
 
 # %% ../../nbs/tools/exercises.ipynb #58664e42

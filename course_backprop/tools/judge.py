@@ -6,8 +6,9 @@
 __all__ = ['IDLE', 'MB', 'NOT_TWICE', 'SECONDS', 'CHANGED', 'Case', 'copy_tensor', 'copy_args', 'tensors', 'Exercise', 'call_it',
            'old_gradient', 'alike', 'other_list', 'Run', 'run_case', 'Stopped', 'stop', 'within', 'quiet', 'files',
            'own_line', 'shapes', 'raised', 'empty', 'untouched', 'misfit', 'Memory', 'memory_of', 'thin', 'few_samples',
-           'large_verdict', 'run_all', 'rows', 'judge', 'right', 'changed', 'looks', 'first_wrong', 'suspect_runs',
-           'in_all', 'suspects_at', 'left_over', 'filled', 'why', 'in_words', 'sentence', 'aside']
+           'large_verdict', 'run_all', 'rows', 'judge', 'right', 'changed', 'looks', 'first_wrong', 'suspect_run',
+           'suspect_runs', 'in_all', 'suspects_at', 'left_over', 'filled', 'why', 'on_output', 'in_words', 'sentence',
+           'aside']
 
 # %% ../../nbs/tools/judge.ipynb #7108b93a
 import ctypes, dis, io, linecache, math, sys, threading, traceback, tracemalloc, types, weakref
@@ -26,7 +27,7 @@ class Case(NamedTuple):
     label: str             # its sizes and dtype, for the learner
     args: dict             # what the attempt is called with; a tensor whose gradient arrives has it as `.g`
     want: dict             # the true tensors, by name, in the order in which they are judged
-    sizes: dict = {}       # numbers that may be a wrong factor, by name; the first one counts the samples
+    sizes: dict = {}       # numbers that may be a wrong factor, by name; `n` counts the samples
     local: dict = {}       # what `want` would be for an upstream of ones
     upstream: Tensor = None # the gradient that arrives, if there is one
     gate: tuple = ()       # the values of the local derivative, where they are few
@@ -66,7 +67,7 @@ class Exercise:
     hints: tuple               # three, from a nudge to nearly the line
     suspects: tuple = ()       # `Suspect`s whose `got` is a wrong attempt
     right: Callable = None     # a right attempt; the suspects that are wrong in one tensor take the others from it
-    run: Callable = None       # function of the attempt and the args that gives a dict of tensors; None: `call_it`
+    run: Callable = None       # function of the attempt and the args that gives a dict of tensors, `result` and `besides` as in `Run` among them; None: `call_it`
     may_change: tuple = ()     # names of what a right attempt changes in place
     tol: float = None          # as in `compare`
     stub: tuple = ()           # methods to be written, if the attempt is a class
@@ -75,6 +76,7 @@ class Exercise:
     waste: tuple = (0, '')     # bytes a sample that a usual mistake needs, and a sentence on it
     secret: bool = False       # is the attempt an answer, so that the true one must not be shown?
     unset: str = 'was not set' # what it means that a tensor is missing
+    asks: str = 'a tensor'     # what is to come back
 
     def __post_init__(self):
         if self.run is None: self.run = call_it
@@ -138,16 +140,16 @@ def run_case(exercise, # `Exercise`
     before = {name: t.clone() for name, t in (all_args | objects).items()}
     written, lists = {name: t._version for name, t in objects.items()}, {name: list(o) for name, o in args.items() if isinstance(o, list)}
     got = exercise.run(attempt, args, list(case.want))
-    result = got.pop('result', None)
+    result, more = got.pop('result', None), got.pop('besides', {})
     for name, t in objects.items():             # `nan` plus anything is `nan`: that it was written to shows in the version
         if name in got and got[name] is t and t._version == written[name] and alike(t, before[name]): got[name] = None
     if 'result' in case.want: got['result'] = result
     now = all_args | {name: getattr(all_args[name[:-2]], 'g', None) for name in objects}
     differs = [name for name, t in now.items() if not alike(t, before[name])]
     inputs = {name for name in (*all_args, *(f'{o}.g' for o in given)) if name not in exercise.may_change}
-    changed = {name: 'in place' if now[name] is objects.get(name, now[name]) else 'away' if now[name] is None else 'for another' for name in differs if name in inputs}
+    changed = {name: 'nearly' if same(now[name], before[name]) else 'in place' if now[name] is objects.get(name, now[name]) else 'away' if now[name] is None else 'for another' for name in differs if name in inputs}
     changed |= {name: 'as a list' for name, o in lists.items() if other_list(o, args[name])}
-    besides = {name: now[name] for name in differs if name in objects and name not in case.want}
+    besides = more | {name: now[name] for name in differs if name in objects and name not in case.want}
     if 'result' not in case.want and result is not None: besides['result'] = result
     old = {name: before[name] for name in objects if name in got}
     return Run(got, changed, old, result, any(t.grad is not None for t in all_args.values() if t.is_leaf), besides)
@@ -199,12 +201,15 @@ def shapes(args): # as in `tensors`
     "The shapes of what went in"
     found = tensors(args)
     found |= {f'{name}.g': t.g for name, t in found.items() if hasattr(t, 'g')}
-    return ', '.join(f'{name} {tuple(t.shape)}' for name, t in found.items())
+    said = [f'{name} {tuple(t.shape)}' for name, t in found.items()]
+    return ', '.join(said if len(said) <= 12 else [*said[:3], f'and so on, {len(said)} tensors'])
 
 def raised(exercise, error, attempt, case): # the exception and where it came from
     "The `Verdict` on an attempt that ended in an error"
     where = own_line(error, attempt)
     says = f'{type(error).__name__}: {error}' + (f'\n{where}' if where else '')
+    if exercise.stub and isinstance(error, AttributeError) and "attribute 'g'" in str(error):
+        says += '\nThe gradient arrives at the tensor that the last call of this layer returned: keep that very tensor, in `self`.'
     passed = shapes(case.args)
     return exercise.verdict('raised', '', says, case.label, more=f'It was called as `{exercise.call}`' + (f' with {passed}.' if passed else '.'))
 
@@ -372,7 +377,8 @@ def right(exercise, found, memory): # rows; a sentence
     says = f'{what}: shape, dtype and every value compared with the truth in {len(cases)} cases; largest relative error {worst:.0e}.'
     return exercise.verdict('', '', says, more=more)
 
-CHANGED = {'in place': '{} was changed in place. It is {}, and others still need it as it was: make a new tensor.',
+CHANGED = {'nearly': '{} was changed in place, and is not quite what it was: `+=` and `-=` round. It is {}: keep its old value and put that back, or change a copy.',
+           'in place': '{} was changed in place. It is {}, and others still need it as it was: make a new tensor.',
            'away': '{} was taken away. It is {}, and others still need it.',
            'for another': '{} was exchanged for another tensor. It is {}, and others still need it.',
            'as a list': 'The list {} has another length or another order than before; whoever handed it over still needs it as it was.'}
@@ -401,24 +407,31 @@ def first_wrong(exercise, found): # rows of all cases
     names = dict.fromkeys(name for case in exercise.all_cases() for name in case.want)
     return next((name for name in names if any(name in f and not f[name].ok for f in found)), None)
 
-def suspect_runs(exercise):
-    "The suspects with the `Run`s of all cases and the name of their first wrong tensor, without those that raise"
-    found = []
-    for s in exercise.suspects:
-        try: runs = run_all(exercise, s.got, seed=0)
-        except Exception: continue
-        found.append((s, runs, first_wrong(exercise, rows(exercise, runs))))
-    return found
+def suspect_run(exercise, k, at): # numbers of the suspect and of a case
+    "What a suspect gives on one case; None if it raises"
+    try: return run_case(exercise, exercise.suspects[k].got, exercise.all_cases()[at], seed=0)
+    except Exception: return None
+
+def suspect_runs(exercise, k): # number of the suspect
+    "What a suspect gives on all cases, and the name of its first wrong tensor; None if it raises"
+    try: runs = run_all(exercise, exercise.suspects[k].got, seed=0)
+    except Exception: return None
+    return runs, first_wrong(exercise, rows(exercise, runs))
 
 def in_all(a, b): # `Run`s
     "Did two attempts do the same in everything that can be seen?"
     if a.grad != b.grad or a.besides.keys() != b.besides.keys(): return False
     return all(gives(a.besides[k], t) for k, t in b.besides.items()) and all(gives(a.got.get(k), t) for k, t in b.got.items())
 
-def suspects_at(exercise, runs, name): # runs of the attempt, from seed 0
+def suspects_at(exercise, runs, seen, name): # runs of the attempt, from seed 0, and its looks
     "The suspects whose first wrong tensor is this one, with what they give for it in each case; first those that do the same as the attempt in all else"
-    found = []
-    for s, theirs, first in exercise.once('suspects', lambda: suspect_runs(exercise)):
+    found, at = [], next(k for k, case in enumerate(exercise.all_cases()) if name in case.want)
+    for k, s in enumerate(exercise.suspects):
+        small = exercise.once(('small', k, at), lambda: suspect_run(exercise, k, at))          # most don't fit the first case, and need not run on all
+        if small is None or not gives(small.got.get(name), seen[0].got, strict=False): continue
+        whole = exercise.once(('whole', k), lambda: suspect_runs(exercise, k))
+        if whole is None: continue
+        theirs, first = whole
         given, twin = [l.got for l in looks(exercise, theirs, name)], all(map(in_all, theirs, runs))
         if first == name and (twin or any(g is not None for g in given)): found.append((not twin, Suspect(s.cause, s.says, given)))     # nothing is like nothing: that alone is no sign
     return [s for _, s in sorted(found, key=lambda o: o[0])]
@@ -442,10 +455,12 @@ def why(exercise, runs, found, seeded): # runs from NaN and their rows; gives th
     cases, (again, third) = exercise.all_cases(), seeded(0, 1)
     name = first_wrong(exercise, found)
     worst = [k for k, f in enumerate(found) if name in f and not f[name].ok]
-    suspects = suspects_at(exercise, again, name)
+    raw = again
     if any(runs[k].got.get(name) is not None for k in worst): runs, again, third = (filled(o, name) for o in (runs, again, third))
     seen = list(looks(exercise, again, name))
+    suspects = suspects_at(exercise, raw, seen, name)
     if exercise.secret:
+        if not isinstance(seen[0].got, Tensor): return exercise.verdict('dtype', name, f'The answer should be a whole number or a tuple of them, not `{seen[0].got!r}`.')
         known = next((s for s in suspects if gives(s.got[0], seen[0].got)), Suspect('unknown', '', None))
         return exercise.verdict(known.cause, name, ' '.join(filter(None, ('That is not it.', known.says))))    # a whole sentence, here
     cause, says = explain(seen, suspects)
@@ -453,27 +468,39 @@ def why(exercise, runs, found, seeded): # runs from NaN and their rows; gives th
                                  for run, case in zip(again, cases) if name in case.want):
         left = left_over(runs, again, third, name)
         if left: cause, says = left if all(map(in_all, again, filled(*seeded(0), name))) else NOT_TWICE
+    if name == 'inp.g' and on_output(cause, again, seen): cause, says = 'missing', 'was not set, but `out.g` was' if seen[0].got is None else 'is wrong, and `out.g` was set'
     samples = [case.sizes.get('n', 0) for case in cases]
     least, most = min(samples[k] for k in worst), max((n for k, n in enumerate(samples) if k not in worst), default=10**9)
     if (cause, says) == UNKNOWN and least > most: says = few_samples(least, most)
-    k = min(worst, key=lambda k: cases[k].want[name].numel())
+    elif (cause, says) == UNKNOWN and len(worst) < len(seen):
+        says = f'is right in {len(seen) - len(worst)} of {len(seen)} cases, and none of the usual mistakes explains the others'
+    shaped = [k for k in worst if 'has shape' in says and getattr(runs[k].got.get(name), 'shape', None) != cases[k].want[name].shape]
+    k = min(shaped or worst, key=lambda k: (bool(shaped) and cases[k].want[name].numel() == 1, cases[k].want[name].numel()))
     return exercise.verdict(cause, name, in_words(exercise, name, says), cases[k].label, entries(runs[k].got.get(name), cases[k].want[name]),
-                            aside(cause, says, name, runs[k], found[k][name]))
+                            aside(exercise, cause, says, name, runs[k], found[k][name]))
+
+def on_output(cause, runs, seen): # runs and looks of all cases
+    "Was a layer's gradient put on its output, where the input's belongs?"
+    put = [r.besides.get('out.g') for r in runs]
+    return all(g is not None for g in put) and (cause == 'stale' or all(l.got is None for l in seen) or all(same(g, l.want) for g, l in zip(put, seen)))
 
 def in_words(exercise, name, says): # what goes on after the name of the tensor
     "A whole sentence"
     if says == 'was not set' and name == 'result': return 'Nothing comes back. Is there a `return`? Printing a value does not hand it on.'
     if says == 'was not set' and name == 'out': return 'Nothing comes out of the forward pass. Is there a `return`?'
     if not name.endswith('.g'): says = says.replace('true gradient', 'true value')
+    says = says.replace('instead of a tensor', f'instead of {exercise.asks}')
     unset = 'is None' if name.endswith('.grad') else exercise.unset
     return sentence((f'`{name}` ' if name != 'result' else 'What comes back ') + says.replace('was not set', unset))
 
 def sentence(text): # with or without a full stop; to a string with its end
     return text if text.endswith('?') else text.rstrip('.') + '.'
 
-def aside(cause, says, name, run, row): # the `Run` and `Row` of the smallest case that is wrong
+def aside(exercise, cause, says, name, run, row): # the `Run` and `Row` of the smallest case that is wrong
     "What else helps with this cause"
-    if cause == 'missing' and run.grad: return 'There is a `.grad`; in this course gradients are kept in `.g`.'
-    if cause == 'missing' and run.result is not None and name.endswith('.g') and 'return' not in says:
+    if '`out.g` was' in says: return 'The gradient belongs on the input; `out.g` is what arrives.' + (' `bwd` gets the output first, then the input.' if 'bwd' in exercise.stub else '')
+    nothing = cause == 'missing' and run.got.get(name) is None
+    if nothing and run.grad: return 'There is a `.grad`; in this course gradients are kept in `.g`.'
+    if nothing and run.result is not None and name.endswith('.g') and 'return' not in says:
         return f'Your function returns something; the gradient belongs on its tensor: `{name} = ...`.'
     return f'There: {row.verdict}.' if 'shape' in row.verdict and 'shape' not in says else ''
