@@ -199,9 +199,11 @@ def show_images(images,        # (k,784), or k images of 28×28
         raise ValueError(f'images are (k,784) or (k,28,28), not {tuple(images.shape)}')
     images = images.detach().reshape(-1, 28, 28)
     nrows = max(-(-len(images)//ncols), 1)
-    figsize = ncols*size + .6*signed, nrows*(size + .22*bool(len(titles)))
-    fig, axs = plt.subplots(nrows, ncols, figsize=figsize, squeeze=False)
-    odd = (~images.isfinite()).nonzero().tolist()
+    odd, titled = (~images.isfinite()).nonzero().tolist(), len(titles) > 0
+    width, height = ncols*size + .75*signed, nrows*(size + .22*titled) + .25*bool(odd)
+    grid = dict(left=0, right=1 - .75*signed/width, bottom=.01 + .25*bool(odd)/height, top=1 - (.22*titled + .02)/height,
+                wspace=.06, hspace=.06 + .22*titled/size)
+    fig, axs = plt.subplots(nrows, ncols, figsize=(width, height), squeeze=False, layout='none', gridspec_kw=grid)     # a fixed grid: to find one for fifty images takes a second
     top = top or (images.nan_to_num(0, 0, 0).abs().max().item() if len(images) else 0) or 1.
     look = dict(interpolation='nearest', cmap=plt.get_cmap('RdBu_r' if signed else 'gray_r').with_extremes(bad='#F0E442'))
     if signed: look |= dict(vmin=-top, vmax=top)
@@ -210,7 +212,7 @@ def show_images(images,        # (k,784), or k images of 28×28
         ax.imshow(image.where(image.isfinite(), math.nan), **look)
         if outline is not None: _outline(ax, outline[k])
         if k < len(titles): ax.set_title(titles[k], fontsize=9)
-    if signed and len(images): fig.colorbar(axs[0,0].images[0], ax=axs, label=label, shrink=.9, pad=.02)
+    if signed and len(images): fig.colorbar(axs[0,0].images[0], cax=fig.add_axes((1 - .65/width, .1, .14/width, .8)), label=label)
     if odd: fig.supxlabel(f'yellow: {len(odd)} NaN or inf, the first in image {odd[0][0]} at {tuple(odd[0][1:])}', fontsize=8)
 
 
