@@ -10,7 +10,7 @@ directive = re.compile(r'#\s*\|')
 class Notebook:
     "A notebook by its path below nbs/, with the text of its cells"
     def __init__(self, name, nb, size=0):
-        self.name, self.size, self.cells = name, size, nb['cells']
+        self.name, self.size, self.cells, self.metadata = name, size, nb['cells'], nb.get('metadata', {})
         self.code = [''.join(c['source']) for c in self.cells if c['cell_type'] == 'code']
         self.exp = [m[1] for s in self.code for m in re.finditer(r'^#\| *default_exp +(\S+)', s, re.M)]
         self.exported = '\n'.join(s for s in self.code if re.match(r'#\| *export\b', s))
@@ -67,6 +67,10 @@ def clean_outputs(nb):
         text = re.sub(r'data:[^"\')\s]*', '', '\n'.join(map(''.join, texts)))
         yield from re.findall(r'(?<![\w.:/<)\]])/[A-Za-z][\w.-]*/[\w.-]+|\b[A-Z]:\\\w+', text)
 
+def no_widgets(nb):
+    "No widget in a saved output, and none's state beside the cells: nothing could move it there"
+    return [k for o in nb.outputs for k in o.get('data', {}) if 'widget' in k] + [k for k in nb.metadata if k == 'widgets']
+
 def has_outputs(nb): return ['no saved outputs'] if nb.number is not None and not nb.outputs else []
 
 last_lines = '''if Path('{}settings.ini').exists() and find_spec('nbdev'):  # in a contributor's clone: bring the package up to date
@@ -78,7 +82,7 @@ def exports_last(nb):
     last = nb.code[-1] if nb.code else ''
     return [] if last.startswith('#| hide\n') and last.endswith(last_lines.format('../'*nb.depth)) else [last]
 
-rules = [directives_first, allowed_imports, no_later_lesson, small, clean_outputs, has_outputs, exports_last]
+rules = [directives_first, allowed_imports, no_later_lesson, small, clean_outputs, no_widgets, has_outputs, exports_last]
 
 @pytest.mark.parametrize('rule', rules, ids=lambda o: o.__name__)
 @pytest.mark.parametrize('nb', notebooks, ids=lambda o: o.name)
@@ -104,10 +108,10 @@ def test_module_is_named_as_its_lesson(nb): assert not one_name(nb)
 
 # Each rule is shown what it is there for
 
-def made_up(*code, name='03_made_up.ipynb', outputs=(), size=0):
+def made_up(*code, name='03_made_up.ipynb', outputs=(), size=0, **metadata):
     cells = [dict(cell_type='code', source=s, outputs=[]) for s in code]
     cells[0]['outputs'] = list(outputs)
-    return Notebook(name, dict(cells=cells), size)
+    return Notebook(name, dict(cells=cells, metadata=metadata), size)
 
 def text(s): return [dict(output_type='stream', name='stdout', text=s)]
 def html(s): return [dict(output_type='display_data', data={'text/html': s})]
@@ -130,6 +134,8 @@ def html(s): return [dict(output_type='display_data', data={'text/html': s})]
     (clean_outputs, made_up('x', outputs=text("saved in '/home/ada/course'"))),
     (clean_outputs, made_up('x', outputs=text('C:\\Users\\ada'))),
     (clean_outputs, made_up('x', outputs=html('<td>/opt/course/data</td>'))),
+    (no_widgets, made_up('x', outputs=[dict(output_type='display_data', data={'application/vnd.jupyter.widget-view+json': {}})])),
+    (no_widgets, made_up('x', widgets={})),
     (has_outputs, made_up('x')),
     (exports_last, made_up('#| default_exp made_up', '#| hide\n' + last_lines.format('../'), 'x')),
     (exports_last, made_up('#| default_exp tools.a', '#| hide\n' + last_lines.format('../'), name='tools/a.ipynb')),
