@@ -90,7 +90,7 @@ def by_hand(x, y, params):
     return Way(lambda: forward_and_backward(x, y, *params), (x, *params))
 
 def lean(x, y, params, input_grad, **more): # more: as in `lean.forward_and_backward`
-    "Lesson 11's function"
+    "Lesson 16's function"
     from course_backprop.lean import forward_and_backward
     return Way(lambda: forward_and_backward(x, y, *params, input_grad=input_grad, **more), (x, *params))
 
@@ -313,7 +313,7 @@ def draw_figures(figures, title, file):
 def backprop_bench(argv=None, # words of the command line; none: those of this process
                   ):
     "Measure lean against autograd and others on MNIST; prints a table and draws a picture, or writes the figures as JSON"
-    parser = argparse.ArgumentParser('backprop_bench', description='Time and memory of lesson 11\'s gradients against those of autograd and others. '
+    parser = argparse.ArgumentParser('backprop_bench', description='Time and memory of lesson 16\'s gradients against those of autograd and others. '
                                      'Takes a few minutes, and 3 GB on the disk of temporary files.')
     parser.add_argument('--json', metavar='FILE', help='write the figures there instead of a table and a picture')
     parser.add_argument('--picture', metavar='FILE', default='backprop_bench.png', help='where the picture goes (default: backprop_bench.png)')
