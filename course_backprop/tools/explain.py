@@ -48,22 +48,21 @@ MEET = (r'mat1 and mat2 shapes cannot be multiplied \((\d+)x(\d+) and (\d+)x(\d+
         r'The size of tensor a \((\d+)\) must match the size of tensor b \((\d+)\)')
 
 def in_letters(exercise, attempt, line): # the line that failed
-    "Two shapes that don't meet, in the lesson's letters; '' if that was not the error"
+    "Two shapes that don't meet, in the lesson's letters, and the case; None if that was not the error, or no case has a number of its own for each letter"
     for case in sorted(exercise.all_cases(), key=lambda case: sum(v for v in case.sizes.values() if isinstance(v, int))):
         letters = {v: k for k, v in case.sizes.items() if isinstance(v, int) and len(k) == 1}
         if len(letters) < 2 or len(letters) < sum(len(k) == 1 for k in case.sizes) or 1 in letters: continue
         try: within(2, lambda: quiet(1, lambda: run_case(exercise, attempt, case)))
         except (Exception, SystemExit) as e: said = message(e)
-        else: return ''
+        else: return None
         product, _, sum_of = (re.search(o, said) for o in MEET)
-        target = re.match(r'([\w.]+\.g)\s*=', line)
+        target = re.search(r'([\w.]+\.g)\s*=', line)
         wants = f'; `{target[1]}` is {lettered(case.want[target[1]].shape, letters)}' if target and target[1] in case.want else ''
         if product:
             a, b = (lettered(map(int, product.group(k, k + 1)), letters) for k in (1, 3))
-            return f'In letters: you multiply {a} by {b}, and the inner two have to be the same{wants}: which index has to be summed away, and which two remain?'
-        if sum_of: return f'In letters: {lettered([int(sum_of[1])], letters)} meets {lettered([int(sum_of[2])], letters)} here{wants}.'
-        return ''
-    return ''
+            return case, f'In letters: you multiply {a} by {b}, and the inner two have to be the same{wants}: which index has to be summed away, and which two remain?'
+        if sum_of: return case, f'In letters: {lettered([int(sum_of[1])], letters)} meets {lettered([int(sum_of[2])], letters)} here{wants}.'
+        return None
 
 # %% ../../nbs/tools/explain.ipynb #e8f23f7e
 def advice(exercise, attempt, error, line): # the exception; the learner's line
@@ -85,7 +84,8 @@ def advice(exercise, attempt, error, line): # the exception; the learner's line
 def raised(exercise, error, attempt, case, fix=None): # the exception and where it came from; a `Repair` or None
     "The `Verdict` on an attempt that ended in an error"
     number, line = own_line(error, attempt)
-    says = [message(error), f'line {number} of your cell: `{line}`' if line else '', in_letters(exercise, attempt, line), advice(exercise, attempt, error, line)]
+    case, letters = in_letters(exercise, attempt, line) or (case, '')
+    says = [message(error), f'line {number} of your cell: `{line}`' if line else '', letters, advice(exercise, attempt, error, line)]
     if fix: says.append(fix.says)
     passed = shapes(case.args)
     return exercise.verdict('raised', '', '\n'.join(filter(None, says)), case.label, more=f'It was called as `{exercise.call}`' + (f' with {passed}.' if passed else '.'),

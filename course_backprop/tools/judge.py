@@ -83,7 +83,7 @@ def right(exercise, found, memory='', note=''): # rows; sentences
     "The `Verdict` on a right attempt"
     more = ' '.join(filter(None, (memory, exercise.meaning)))
     names, cases = list(dict.fromkeys(name for f in found for name in f)), exercise.all_cases()
-    worst = max(r.rel_error for f in found for r in f.values())
+    worst = max((r.rel_error for f in found for r in f.values() if r.ok), default=0.)
     what = ', '.join(f'`{name}`' for name in names if name != 'result') or 'What comes back'
     says = f'{what}: shape, dtype and every value compared with the truth in {len(cases)} cases; largest relative error {worst:.0e}.'
     return exercise.verdict('', '', says, more=more, note=note)
