@@ -257,7 +257,8 @@ class Memory(TorchDispatchMode):
         torch.zeros(0)                                                          # the first operation of all loads modules, which are nobody's memory
         if not self.traced: tracemalloc.start()
         tracemalloc.reset_peak()
-        self.calls, self.before = 0, tracemalloc.get_traced_memory()[0]
+        self.live = self.peak = self.calls = 0
+        self.before = tracemalloc.get_traced_memory()[0]
         return self
 
     def __exit__(self, *error):
