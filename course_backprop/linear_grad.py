@@ -6,25 +6,20 @@
 __all__ = ['upstream', 'lin_grad']
 
 # %% ../nbs/03_linear_grad.ipynb #63304618
-from torch import Tensor
-from .forward import lin_shape
+from .forward import floats, lin_shape
 
 # %% ../nbs/03_linear_grad.ipynb #96b16777
 def upstream(out,    # what a layer put out
              caller, # the gradient function that asks, for the message
              first,  # what has to run before it, for the message
             ):       # `out.g`
-    "The gradient that arrived at `out`. An error where there is none, or it isn't a tensor like `out`, of real floats"
+    "The gradient that arrived at `out`. ValueError where there is none, or its shape isn't that of `out`; TypeError as in `floats`"
     g = getattr(out, 'g', None)
     if g is None: raise ValueError(f'{caller}: `out` has no gradient `.g` yet. First run {first}')
-    for name, t in (('out', out), ('out.g', g)):
-        is_float = isinstance(t, Tensor) and t.is_floating_point()
-        if not is_float: raise TypeError(f'{caller}: `{name}` is no tensor of floats but {getattr(t, "dtype", type(t).__name__)}')
+    floats(**{f'{caller}: `out.g`': g, '`out`': out})
     if g.shape != out.shape:
         raise ValueError(f'{caller}: `out.g` has shape {tuple(g.shape)}, `out` has {tuple(out.shape)}')
-    for what in ('dtype', 'device'):
-        here, there = getattr(g, what), getattr(out, what)
-        if here != there: raise ValueError(f'{caller}: `out.g` is {here}, `out` is {there}')
+    if g.device != out.device: raise ValueError(f'{caller}: `out.g` is on {g.device}, `out` on {out.device}')
     return g
 
 # %% ../nbs/03_linear_grad.ipynb #27b108fa
@@ -38,8 +33,7 @@ def lin_grad(inp, # input (n,i); receives `.g`, dL/d`inp` (n,i)
     g = upstream(out, 'lin_grad', 'the gradient function of what comes after (`relu_grad`, or `mse_grad` at the end)')
     if out.shape != shape: raise ValueError(f'lin_grad: `out` should be {shape}, not {tuple(out.shape)}')
     if inp is w: raise ValueError('lin_grad: `inp` and `w` are one tensor, whose gradient is a sum of two; pass a copy')
-    for name, t in dict(inp=inp, w=w, b=b).items():
-        if t.dtype != out.dtype: raise ValueError(f'lin_grad: `{name}` is {t.dtype}, `out` is {out.dtype}')
+    floats(inp=inp, out=out)
     inp.g = g @ w.t()
     w.g = inp.t() @ g
     b.g = g.sum(0)
