@@ -6,19 +6,20 @@
 __all__ = ['upstream', 'lin_grad']
 
 # %% ../nbs/03_linear_grad.ipynb #63304618
-from .forward import lin_shape
+from .forward import floats, lin_shape
 
 # %% ../nbs/03_linear_grad.ipynb #96b16777
 def upstream(out,    # what a layer put out
              caller, # the gradient function that asks, for the message
              first,  # what has to run before it, for the message
             ):       # `out.g`
-    "The gradient that arrived at `out`. ValueError where there is none, or one of another shape or dtype than `out`"
+    "The gradient that arrived at `out`. ValueError where there is none, or its shape isn't that of `out`; TypeError as in `floats`"
     g = getattr(out, 'g', None)
     if g is None: raise ValueError(f'{caller}: `out` has no gradient `.g` yet. First run {first}')
+    floats(**{f'{caller}: `out.g`': g, '`out`': out})
     if g.shape != out.shape:
         raise ValueError(f'{caller}: `out.g` has shape {tuple(g.shape)}, `out` has {tuple(out.shape)}')
-    if g.dtype != out.dtype: raise ValueError(f'{caller}: `out.g` is {g.dtype}, `out` is {out.dtype}')
+    if g.device != out.device: raise ValueError(f'{caller}: `out.g` is on {g.device}, `out` on {out.device}')
     return g
 
 # %% ../nbs/03_linear_grad.ipynb #27b108fa
@@ -27,10 +28,12 @@ def lin_grad(inp, # input (n,i); receives `.g`, dL/d`inp` (n,i)
              w,   # weight (i,o); receives `.g`, dL/d`w` (i,o)
              b,   # bias (o,); receives `.g`, dL/d`b` (o,)
             ):
-    "The three gradients of `lin`. ValueError as in `lin_shape` and `upstream`, before any `.g` is set"
+    "The three gradients of `lin`. Errors as in `lin_shape` and `upstream`, before any `.g` is set"
     shape = lin_shape(inp, w, b)
-    if out.shape != shape: raise ValueError(f'lin_grad: `out` should be {shape}, not {tuple(out.shape)}')
     g = upstream(out, 'lin_grad', 'the gradient function of what comes after (`relu_grad`, or `mse_grad` at the end)')
+    if out.shape != shape: raise ValueError(f'lin_grad: `out` should be {shape}, not {tuple(out.shape)}')
+    if inp is w: raise ValueError('lin_grad: `inp` and `w` are one tensor, whose gradient is a sum of two; pass a copy')
+    floats(inp=inp, out=out)
     inp.g = g @ w.t()
     w.g = inp.t() @ g
     b.g = g.sum(0)

@@ -6,6 +6,8 @@
 __all__ = ['relu_grad']
 
 # %% ../nbs/04_relu_grad.ipynb #277d2689
+import torch
+from .forward import floats
 from .linear_grad import upstream
 
 # %% ../nbs/04_relu_grad.ipynb #affd9d7f
@@ -13,6 +15,8 @@ def relu_grad(inp, # pre-activations, any shape; receives `.g`, dL/d`inp`, same 
               out, # what `relu` made of `inp`; its `.g` must be set, same shape
              ):
     "Gradient of `relu`: the upstream gradient where `inp` was positive, 0 elsewhere (0 at exactly 0, as in PyTorch)"
+    g = upstream(out, 'relu_grad', '`lin_grad` of the layer that comes after')
+    floats(inp=inp, out=out)
     if inp.shape != out.shape:
         raise ValueError(f'relu_grad: `inp` {tuple(inp.shape)} and `out` {tuple(out.shape)} differ in shape')
-    inp.g = upstream(out, 'relu_grad', '`lin_grad` of the layer that comes after')*(inp > 0)
+    inp.g = torch.where(inp > 0, g, 0)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'sets_weight', 'sets_bias', 'INPUT', 'WEIGHT', 'BIAS', 'lin_cases', 'input_grad', 'weight_grad',
-           'bias_grad', 'outer_grad', 'sets_lin', 'wrapped', 'big_layer', 'reads_gradient']
+           'bias_grad', 'outer_grad', 'sets_lin', 'wrapped', 'big_layer', 'reads_gradient', 'turned_lin',
+           'turned_cases', 'turned_right', 'tied', 'tied_cases']
 
 # %% ../../nbs/exercises/linear_grad.ipynb #a4bdcf9f
 from functools import partial
@@ -12,11 +13,52 @@ import torch
 from ..forward import lin
 from ..tools.compare import hostile_cases
 from ..tools.cases import gradient_case, sets, sets_inp
+from ..tools.question import Question
 from ..tools.run import Exercise
 
 # %% ../../nbs/exercises/linear_grad.ipynb #4d8b80e9
 LESSON = 3, 'Linear layer'
 TASKS = []
+
+# %% ../../nbs/exercises/linear_grad.ipynb #c3e00001
+TASKS += [
+Question('recall_u_g', -1, '2·(7 − 9)/4.',
+    {1: 'It is prediction minus target: 7 − 9.', -4: 'The loss is a mean over four samples: the 1/n is missing.', -.5: 'The derivative of a square has a factor 2.', -2: 'That is u − y. The derivative of a square has a factor 2, and the mean divides by four.',
+     4: 'It is prediction minus target, and the 1/n of the mean is missing.', 2: 'It is prediction minus target.', .5: 'It is prediction minus target, and the 2 of the square is missing.'},
+    'Twice the difference, divided by the number of samples. Which way round is the difference?',
+    ('Is the prediction too high or too low? That gives the sign.', 'The difference is 7 − 9.', '2·(7 − 9)/4')),
+Question('recall_w_shape', (5, 2), '5 inputs, 2 outputs: (6,5) times (5,2) is (6,2).',
+    {(2, 5): 'In this course a weight has its inputs first: x @ w has to work with x of shape (6, 5).', (6, 2): 'That is the shape of what comes out.', (6, 5): 'That is the shape of what goes in.', (2,): 'That is the shape of the bias.',
+     (5, 6): 'The 6 counts samples. A weight knows nothing of them.', (2, 6): 'The 6 counts samples. A weight knows nothing of them.', 10: 'So many numbers. How do they stand?'},
+    'x @ w takes (6, 5) to (6, 2).',
+    ('The number of samples is no part of it.', 'In x @ w the last size of x and the first of w meet.', 'inputs, then outputs')),
+Question('without_effect', 4, 'It is multiplied by v₂ = 0: wherever it goes, u stays.',
+    {1: 'u moves with v₁, by its weight, 1.', 2: 'v₂ is 0 now. The gradient asks what happens when it *moves*: then u moves 3 times as far.', 3: 'This weight is multiplied by v₁ = 5: u moves 5 times as far.', 5: 'The bias is added to u, so u moves with it.'},
+    'Write down u = v₁·1 + v₂·3 + 1 and move each of the five numbers in turn.',
+    ('For each of the five, ask: by what is it multiplied?', 'u = 5·1 + 0·3 + 1. Put 3.1 in the place of the 3.', 'What is multiplied by 0 has no effect.')),
+Question('v_g_pencil', (4, 12), 'The weights, 1 and 3, times the 4 that arrives.',
+    {(20, 0): 'These are the gradients of the two weights: 4 times the inputs. What is v₁ multiplied by in u?', (1, 3): 'So fast does u change. The loss changes 4 times as fast.', (4, 0): 'v₂ is 0 now, but when it moves, u moves 3 times as far.',
+     (5, 0): 'These are the values of v. How fast does u change with them?', (12, 4): 'The other way round: v₁ has the weight 1.', (20, 12): 'v₁ is multiplied by its weight, 1.', (4, 4): 'v₂ has the weight 3.'},
+    'u = v₁·1 + v₂·3 + 1. Move v₁ by 0.1: how far does u move, and how far the loss?',
+    ('Move v₁ by 0.1, and nothing else.', 'u moves by 0.1·1, the loss by 4 times that. And with v₂?', '4·1 and 4·3')),
+Question('outputs_moved_by_w', 4, 'Output 1 of each of the four samples: they all share this weight.',
+    {1: 'That is what it does in one sample. All four samples share the weight.', 2: 'Does it lead to both outputs? And how many samples use it?', 8: 'It leads to output 1 only. Output 2 has weights of its own.', 3: 'There are three inputs, but what moves is an output.', 0: 'It is multiplied by input 2 of each sample, which isn\'t 0 here.'},
+    'In which of the sums for out does this weight stand? Write them down for sample 1 and sample 2.',
+    ('It stands in the sum for output 1.', 'And in which samples?', 'In all four: the weight is shared.')),
+Question('outputs_moved_by_x', 2, 'Both outputs of its own sample, and none of any other.',
+    {8: 'It belongs to sample 3 alone. The other samples have inputs of their own.', 4: 'That is what a weight does: all samples share it. An input belongs to one sample.', 1: 'It goes into both outputs of its sample, by two weights.', 6: 'It belongs to sample 3 alone.', 3: 'There are three inputs, but what moves is an output.'},
+    'In which of the sums for out does this one number of x stand?',
+    ('Whose input is it?', 'It is sample 3\'s. How many outputs has sample 3?', 'Every output of its own sample.')),
+Question('b2_g_sign', '-', 'Raise the bias, and all predictions rise, as nearly all should: the loss falls.',
+    {'+': 'Raise the bias a little: every prediction rises, and nearly all of them were too low. What does the loss do?', '0': 'Too low and too high could cancel, if there were as many of both. But nearly all are too low.'},
+    'Raise the bias a little. What do the predictions do, and what does the loss?',
+    ('A gradient\'s sign says what the loss does when the number rises.', 'The number is added to every prediction, and nearly all of them are too low.', 'The loss falls.')),
+Question('outer_memory', 7.84, '50,000 · 784 · 50 numbers of 4 bytes, to make a result of 157 kB.',
+    {1.96: 'So many billions of *numbers*. Each takes 4 bytes.', .1568: 'That is x itself, n·i numbers. A table has i·o numbers, and there are n of them.', 7840: 'In MB. And in GB?', 15.68: 'A float32 number takes 4 bytes, not 8.', 7.3: 'In units of 2³⁰ bytes. Here a GB is 10⁹.',
+     .000157: 'That is one table. There are n of them.', .157: 'In MB that is one table, or in GB x itself. There is a table of i·o numbers for every sample.', .01: 'That is g, n·o numbers. A table has i·o numbers, and there are n of them.'},
+    'How many numbers has one table, and how many tables are there?',
+    ('One table has a number for each input and output.', 'One table has 784·50 numbers. There are 50,000 tables.', '50,000·784·50·4 bytes'), tol=.015),
+]
 
 # %% ../../nbs/exercises/linear_grad.ipynb #dbd7fe4d
 def lin_cases(*watch): # of 'inp', 'w', 'b'
@@ -100,9 +142,9 @@ def wrapped(suspects, sets): return [(cause, says, sets(f)) for cause, says, f i
 # %% ../../nbs/exercises/linear_grad.ipynb #b26e5176
 TASKS += [Exercise('lin_grad_input', 'lin_grad_input(inp, out, w, b)', lin_cases('inp'), right=sets_inp(input_grad),
     meaning='Each sample\'s gradient walks back through the same weights, forward by `w`, backward by its transpose.',
-    hints=('How much does x_j matter? It goes into every output k, with weight w_jk. Sum what comes back from them.',
-           'Σ_k g_k·w_jk, for each sample. Which product of `out.g` (n,o) and `w` (i,o) sums over k and leaves (n,i)?',
-           '`out.g @ w.t()`'),
+    hints=('Input a of sample k goes into every output j of that sample, and into nothing else.',
+           'On paper: one sample, two inputs, two outputs, w = ((1, 2), (3, 4)), out.g = (10, 1). Input 1 reaches output 1 by the weight 1 and output 2 by the weight 2, so its gradient is 10·1 + 1·2 = 12. And input 2? Which index did you sum over?',
+           'The sum runs over the outputs j, the last index of both `out.g` (n,o) and `w` (i,o): `out.g @ w.t()`'),
     suspects=wrapped(INPUT, sets_inp) + [
     ('raised', '`out.g` is (n,o) and `w` is (i,o): the o of both must meet', sets_inp(lambda inp, out, w, b: out.g @ w)),
     ])]
@@ -110,16 +152,16 @@ TASKS += [Exercise('lin_grad_input', 'lin_grad_input(inp, out, w, b)', lin_cases
 # %% ../../nbs/exercises/linear_grad.ipynb #ce582c8d
 TASKS += [Exercise('lin_grad_weight', 'lin_grad_weight(inp, out, w, b)', lin_cases('w'), right=sets_weight(weight_grad),
     meaning='One matrix product holds all n outer products and their sum, and never makes one of them.',
-    hints=('w_jk multiplies x_j, in every sample, on its way to output k. So its gradient is a sum over samples.',
-           'Σ_s x_sj·g_sk. Which product of `inp` (n,i) and `out.g` (n,o) sums over the n samples and leaves (i,o)?',
-           '`inp.t() @ out.g`'),
+    hints=('The weight from input a to output j occurs in every sample k. So there is a path through each sample.',
+           'On paper: two samples of one input, x = 2 and x = 3, and one output with the upstream gradients 10 and 1. Sample 1 gives 2·10. And sample 2? Which index did you sum over?',
+           'The sum runs over the samples k, the first index of both `inp` (n,i) and `out.g` (n,o): `inp.t() @ out.g`'),
     suspects=wrapped(WEIGHT, sets_weight))]
 
 # %% ../../nbs/exercises/linear_grad.ipynb #534cc189
 TASKS += [Exercise('lin_grad_bias', 'lin_grad_bias(inp, out, w, b)', lin_cases('b'), right=sets_bias(bias_grad),
     meaning='What is added to every sample collects the gradients of every sample.',
-    hints=('b_k is added to output k of every sample. What is its slope there?',
-           'The slope is 1, n times over: sum the upstream gradient over the samples.',
+    hints=('The bias of output j is added to that output of every sample k. How far does each of them move with it?',
+           'On paper: two samples, two outputs, out.g = ((1, 2), (3, 5)). Which of these four numbers are on a path from the bias of output 1?',
            '`out.g.sum(0)`'),
     suspects=wrapped(BIAS, sets_bias))]
 
@@ -153,3 +195,32 @@ TASKS += [Exercise('lin_grad', 'lin_grad(inp, out, w, b)', lin_cases('inp', 'w',
     *((cause, says, sets_lin(b=f)) for cause, says, f in BIAS),
     ('swapped', 'the weight and the bias were moved: `.g` keeps a gradient, and the step comes later', sets_lin(w=lambda inp, out, w, b: w - inp.t() @ out.g)),
     ])]
+
+# %% ../../nbs/exercises/linear_grad.ipynb #c3e00002
+def turned_lin(inp, w, b): return inp @ w.t() + b
+
+def turned_cases():
+    for n, i, o, randn in hostile_cases():
+        yield gradient_case(turned_lin, dict(inp=randn(n, i), w=randn(o, i), b=randn(o)), ['inp', 'w', 'b'], randn, dict(n=n, i=i, o=o))
+
+def turned_right(inp, out, w, b): inp.g, w.g, b.g = out.g @ w, out.g.t() @ inp, out.g.sum(0)
+
+TASKS += [Exercise('turned_lin_grad', 'turned_lin_grad(inp, out, w, b)', turned_cases, right=turned_right,
+    meaning='The same sums over the same indices. How a weight is stored decides which of the two factors is turned, and nothing else.',
+    hints=('The sums are the same as before: over the outputs j for the input, over the samples k for the weight. Only the places of the indices differ.',
+           'On paper: write w.g for one sample, two inputs x = (2, 3), one output with out.g = 10. It is (20, 30), and w is (o,i): a row or a column?',
+           '`inp.g` sums over j, the last index of `out.g` (n,o) and the first of `w` (o,i): no transpose. `w.g` sums over the samples and has to come out as (o,i): `out.g.t() @ inp`.'))]
+
+# %% ../../nbs/exercises/linear_grad.ipynb #c3e00003
+def tied(inp, w): return inp @ w @ w.t()
+
+def tied_cases():
+    for n, i, o, randn in hostile_cases():
+        if i == 1 and randn(1).dtype == torch.float32: continue                # of one input the sum over the samples nearly cancels: too few digits are left
+        yield gradient_case(tied, dict(inp=randn(n, i), w=randn(i, o)), ['w'], randn, dict(n=n, i=i, h=o))
+
+TASKS += [Exercise('tied_grad', 'tied_grad(inp, out, w)', tied_cases, right=lambda inp, out, w: setattr(w, 'g', inp.t() @ (out.g @ w) + out.g.t() @ (inp @ w)),
+    meaning='One tensor, used twice: its gradient is the sum of what it gets at each place.',
+    hints=('Give the two uses two names, as if they were two weights: `mid = inp @ w`, then `out = mid @ w.t()`. Each has a gradient; w gets both.',
+           'On paper: all of size 1, so that out = x·w·w. With x = 5, w = 3 and out.g = 1 the slope to w is 2·5·3 = 30. Which two summands of 15 is it made of?',
+           'By the first use, `inp.t() @ mid.g` with `mid.g = out.g @ w`. By the second, `mid.t() @ out.g` is the gradient of `w.t()`; turn it, and add.'))]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FORWARD', 'BACKWARD', 'MUTED', 'PALE', 'VALUES', 'CHAIN', 'FACTORS', 'MEET', 'use_style', 'name_of', 'number',
-           'draw_chain', 'show_values', 'show_images', 'draw_chain_rule', 'draw_mse', 'draw_linear', 'draw_outer',
-           'draw_gate', 'draw_shares', 'draw_sizes', 'draw_gradients']
+           'draw_chain', 'show_values', 'show_images', 'draw_chain_rule', 'draw_mse', 'draw_pull', 'draw_one_moved',
+           'draw_linear', 'draw_outer', 'draw_gate', 'draw_shares', 'draw_bias', 'draw_sizes', 'draw_gradients']
 
 # %% ../../nbs/tools/draw.ipynb #08a564c8
 import math
@@ -70,7 +70,8 @@ def _branch(ax, x, y, name, names, values, marked):
     "The way back to a layer's parameters"
     style = dict(arrowstyle='-|>', color=BACKWARD, ls='--', lw=3 if marked else 1.4, mutation_scale=14, shrinkA=0, shrinkB=0)
     ax.annotate('', xy=(x, y - .46), xytext=(x, y - .02), arrowprops=style)
-    ax.text(x + .05, y - .29, rf'$\partial\,{name[:-1]}_{name[-1]}/\partial\,w_{name[-1]}$', va='center', color=BACKWARD, fontsize=8)
+    factors = '\n'.join(rf'$\partial\,{name[:-1]}_{name[-1]}/\partial\,{name_of(p)[1:]}' for p in names)
+    ax.text(x + .05, y - .34, factors, va='center', color=BACKWARD, fontsize=7.5)
     said = '\n'.join(f'{name_of(name)}$.g$ {_said(values[name])}' for name in names)
     ax.text(x, y - .49, said, ha='center', va='top', color=BACKWARD if values[names[0]] != '' else PALE, fontsize=9)
 
@@ -226,11 +227,11 @@ def show_images(images,        # (k,784), or k images of 28×28
 # %% ../../nbs/tools/draw.ipynb #05234089
 def _slope(f, at): return (f(at + 1e-4) - f(at - 1e-4))/2e-4
 
-def _step_along(ax, f, at, step, names):
-    "A function, and a step along its tangent: to the right, then up"
+def _step_along(ax, f, at, step, names, width):
+    "A function, and a step along its tangent: to the right, then up; `width`: how much of the axis is drawn"
     slope, here = _slope(f, at), f(at)
     rise = slope*step
-    line = torch.linspace(at - 1.5*abs(step), at + 2*abs(step), 100).tolist()
+    line = torch.linspace(at - .4*width, at + .6*width, 100).tolist()
     ax.plot(line, [f(z) for z in line], color=FORWARD)
     ax.plot([at - step, at + 1.6*step], [here - rise, here + 1.6*rise], '--', color=BACKWARD)
     ax.plot([at, at + step, at + step], [here, here, here + rise], color='black', lw=1.2)
@@ -238,7 +239,8 @@ def _step_along(ax, f, at, step, names):
     inner, outer = names
     ax.annotate(f'{number(step)}', (at + step/2, here), (0, -4), textcoords='offset points', ha='center', va='top', fontsize=9)
     ax.annotate(f' {number(rise)}', (at + step, here + rise/2), va='center', fontsize=9)
-    ax.set(xlabel=f'${inner}$', ylabel=f'${outer}$', title=f'$d{outer}/d{inner}$ = {number(rise)}/{number(step)} = {number(slope)}')
+    ax.set(xlabel=f'${inner}$', ylabel=f'${outer}$', xlim=(line[0], line[-1]),
+           title=f'$d{outer}/d{inner}$ = {number(rise)}/{number(step)} = {number(slope)}')
     return rise
 
 def draw_chain_rule(g,  # inner function, of a number
@@ -246,16 +248,17 @@ def draw_chain_rule(g,  # inner function, of a number
                     at, # where, a number
                     step=.5, # how far to go along the tangents
                    ):
-    """The chain rule as slopes: u = g(x), y = f(u), and both together, each with a step along its tangent
+    """The chain rule as slopes: q = g(p), r = f(q), and both together, each with a step along its tangent
 
-    Notice that the rise of the first step is the run of the second, so that the slopes multiply. Successor of the source's
-    pictures of the derivative and of the chain rule."""
+    Notice that the rise of the first step is the run of the second, so that the slopes multiply. A unit to the right is as long in
+    all three, and one upwards in the second and the third. Successor of the source's pictures of the derivative and of the chain rule."""
     fig, axs = plt.subplots(1, 3, figsize=(8.2, 2.7))
-    rise = _step_along(axs[0], g, at, step, 'xu')
-    _step_along(axs[1], f, g(at), rise, 'uy')
-    _step_along(axs[2], lambda x: f(g(x)), at, step, 'xy')
     inner, outer = _slope(g, at), _slope(f, g(at))
-    axs[2].set_title(f'$dy/dx$ = {number(outer)} · {number(inner)} = {number(outer*inner)}')
+    width = 2.4*max(abs(step), abs(inner*step))
+    rise = _step_along(axs[0], g, at, step, 'pq', width)
+    _step_along(axs[1], f, g(at), rise, 'qr', width)
+    _step_along(axs[2], lambda p: f(g(p)), at, step, 'pr', width)
+    axs[2].set(ylim=axs[1].get_ylim(), title=f'$dr/dp$ = {number(outer)} · {number(inner)} = {number(outer*inner)}')
 
 # %% ../../nbs/tools/draw.ipynb #136e6d9c
 def _left_out(t):
@@ -286,14 +289,47 @@ def draw_mse(output,     # predictions (n,1) or (n,)
     left.plot(line, (line - y0)**2, color=FORWARD, label='$(u - y)^2$')
     _tangent(left, u0, y0, f'at the prediction {number(u0)}', '--')
     _tangent(left, near, y0, f'at {number(near)}', ':')
-    left.axvline(y0, color=MUTED, lw=1)
-    left.annotate(f'target {number(y0)}', (y0, .5*far**2), (4, 0), textcoords='offset points', color='#555555')
-    left.set(xlabel='prediction u', title=f'loss of sample {k}', ylim=(-.06*far**2, 1.35*far**2))
+    left.plot([y0, y0], [0, .6*far**2], color=MUTED, lw=1)
+    left.annotate(f'target {number(y0)}', (y0, .45*far**2), (4, 0), textcoords='offset points', color='#555555')
+    left.set(xlabel='prediction u', title=f'loss of sample {k}', ylim=(-.06*far**2, 1.55*far**2))
     left.legend(loc='upper center', framealpha=1, edgecolor='white', fontsize=8.5)
     slopes = 2*(u - y)
     right.hist(slopes[slopes.isfinite()], bins=60, color=BACKWARD, hatch='//', edgecolor='white', lw=0)
     right.axvline(0, color='black', lw=1)
     right.set(xlabel='slope 2(u − y)', yticks=[], title=f'slopes of {len(u):,} samples{_left_out(slopes)}')
+
+# %% ../../nbs/tools/draw.ipynb #d24a0001
+def draw_pull(grad, # gradient of the predictions (n,1)
+              targ, # targets (n,), digits
+             ):
+    """The gradient of the predictions, averaged over the images of a digit, times n so that it can be read as a slope
+
+    Notice the sign, and which digit has the longest bar: its predictions are farthest from right."""
+    digits = sorted({int(y) for y in targ.tolist()})
+    pull = [len(grad)*grad[targ == digit].mean().item() for digit in digits]
+    fig, ax = plt.subplots(figsize=(6, 2.4))
+    ax.bar(digits, pull, color=BACKWARD, hatch='//', edgecolor='white')
+    ax.axhline(0, color='black', lw=1)
+    ax.set(xticks=digits, xlabel='digit', title='n times u.g, averaged over the images of a digit')
+
+def draw_one_moved(output, # predictions (n,1)
+                   targ,   # targets (n,)
+                   prediction=0., # what is said of the first sample instead
+                  ):              # a sentence
+    "The first of some predictions moved: its parabola and tangent, and its share in all |u.g|"
+    u, y0 = torch.cat([torch.tensor([prediction]), output.detach()[1:,0]]), targ[0].item()
+    g, slope = 2*(u - targ)/len(u), 2*(prediction - y0)
+    share = (g.abs()/g.abs().sum()).tolist()
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7, 2.2))
+    line = torch.linspace(y0 - 25, y0 + 25, 100)
+    left.plot(line, (line - y0)**2, color=FORWARD)
+    left.plot(line, (prediction - y0)**2 + slope*(line - prediction), '--', color=BACKWARD)
+    left.plot([prediction], [(prediction - y0)**2], 'o', color='black')
+    left.set(xlabel='prediction u of the first image', ylim=(-50, 650), title=f'slope {number(slope)}')
+    right.bar(range(len(u)), share, color=[BACKWARD, *['white']*(len(u) - 1)], hatch='//', edgecolor='black')
+    right.set(xlabel='digit', title=f'it has {share[0]:.0%} of all |u.g|', ylim=(0, 1))
+    right.set_xticks(range(len(u)), [f'{y:.0f}' for y in targ])
+    return f'Prediction {number(prediction)} for a {y0:.0f}: slope {number(slope)}, {share[0]:.0%} of all |u.g|.'
 
 # %% ../../nbs/tools/draw.ipynb #c33d4508
 MEET = '#009E73'    # marks the two sizes of a product that must be equal
@@ -349,12 +385,15 @@ def draw_linear(x, # inputs (n,i) of a linear layer, at most 8 in each direction
     _small(x, w, g)
     (n, i), o = x.shape, len(b)
     fig, ((forward, to_w), (to_x, to_b)) = plt.subplots(2, 2, figsize=(8.6, 5))
-    for ax, title, color in ((forward, 'forward: out = x · w + b', FORWARD), (to_w, 'to the weight: w.g = xᵀ · out.g', BACKWARD),
+    for ax, title, color in ((forward, 'forward: x · w + b = out', FORWARD), (to_w, 'to the weight: w.g = xᵀ · out.g', BACKWARD),
                              (to_x, 'to the input: inp.g = out.g · wᵀ', BACKWARD), (to_b, 'to the bias: b.g', BACKWARD)):
         _panel(ax, title, color, i + 3*o + 5, max(n, i) + 2.6)
-    end = _product(forward, (x, 'x', 'n', 'i'), (w, 'w', 'i', 'o'), (x @ w, 'x · w', 'n', 'o'))
-    _sign(forward, '+', end + .6)
-    _matrix(forward, b[None], end + 1.2, 'b\n(o,)', columns='o')
+    end = 0
+    for t, name, *sides, sign in ((x, 'x\n(n,i)', 'n', 'i', 'i', '·'), (w, 'w\n(i,o)', 'i', 'o', 'i', '+'),
+                                  (b[None], 'b\n(o,)', '', 'o', '', '='), (x @ w + b, 'out\n(n,o)', 'n', 'o', '', '')):
+        end = _matrix(forward, t, end, name, *sides)
+        _sign(forward, sign, end + .6)
+        end += 1.6
     _product(to_w, (x.t(), 'xᵀ', 'i', 'n'), (g, 'out.g', 'n', 'o'), (x.t() @ g, 'w.g', 'i', 'o'))
     _product(to_x, (g, 'out.g', 'n', 'o'), (w.t(), 'wᵀ', 'o', 'i'), (g @ w.t(), 'inp.g', 'n', 'i'))
     end = _matrix(to_b, g, 0, 'out.g\n(n,o)', 'n', 'o')
@@ -414,7 +453,8 @@ def draw_gate(t,      # pre-activations, any shape
     ax.set(xlabel='t', ylim=(-.15, .75*reach), xlim=(-reach, reach))
     counts, t = ax.twinx(), t.detach().flatten()
     tops, *_ = counts.hist(t[t.isfinite()], bins=80, range=(-reach, reach), color=MUTED, alpha=.35)
-    counts.set(yticks=[], ylim=(0, 1.8*max(tops.max(), 1)))
+    highest = 1.8*max(tops.max(), 1)
+    counts.set(yticks=[], ylim=(-.15/(.75*reach)*highest, highest))         # its base at the 0 of the other axis
     counts.spines['right'].set_visible(False)
     open_ = (t > 0).float().mean().item() if len(t) else 0
     ax.set_title(f'grey: {len(t):,} pre-activations, {open_:.0%} of them above 0{_left_out(t)}')
@@ -425,17 +465,27 @@ def draw_gate(t,      # pre-activations, any shape
 # %% ../../nbs/tools/draw.ipynb #4e78e3bc
 def draw_shares(shares,   # dict of tensors (h,) by name: for what share of the images each unit's gate is open
                ):
-    """The units of a layer, sorted by how many images open their gate; dead ones are low, hatched and counted
+    """The units of a layer, sorted by how many images open their gate; dead ones lie below the line, hatched, and are counted
 
     Notice where the hatching ends: a unit open for no image gets no gradient, and never comes back."""
     fig, axs = plt.subplots(1, len(shares), figsize=(8.2 if len(shares) > 1 else 6, 2), sharey=True, squeeze=False)
     for ax, (name, share) in zip(axs[0], shares.items()):
         share = share.detach().sort().values
         dead = (share == 0).sum().item()
-        ax.bar(range(dead, len(share)), share[dead:].clamp_min(.02), color=FORWARD)          # who lives has at least a stub
-        ax.bar(range(dead), .1, width=1, color='#EEEEEE', edgecolor='black', hatch='xx', lw=0)
-        ax.set(ylim=(0, 1), xlabel='hidden units, sorted', title=f'{name}: {dead} of {len(share)} dead'.removeprefix(': '))
+        ax.bar(range(dead, len(share)), share[dead:], color=FORWARD)
+        ax.bar(range(dead), -.08, width=1, color='#EEEEEE', edgecolor='black', hatch='xxx', lw=0)     # below 0: no share at all
+        ax.axhline(0, color='black', lw=1)
+        ax.spines['bottom'].set_visible(False)
+        ax.set(ylim=(-.09, 1), yticks=[0, .5, 1], xlabel='hidden units, sorted', title=f'{name}: {dead} of {len(share)} dead'.removeprefix(': '))
     axs[0,0].set_ylabel('share of images\nthat open the gate')
+
+def draw_bias(t,       # pre-activations (n,h)
+              bias=0., # a number added to all of them
+             ):        # a sentence
+    "What one bias makes of the gates of a layer"
+    share = (t + bias > 0).float().mean(0)
+    draw_shares({f'bias {number(bias)}': share})
+    return f'Bias {number(bias)}: {(share == 0).sum()} of {len(share)} units are dead, {(share == 1).sum()} always open.'
 
 # %% ../../nbs/tools/draw.ipynb #3cc43ffa
 def draw_sizes(grads, # dict of tensors by name, in the order of the way back
