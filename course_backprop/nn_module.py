@@ -7,6 +7,7 @@ __all__ = ['FORMS', 'Linear', 'Model', 'by_classes', 'by_nn_module']
 
 # %% ../nbs/09_nn_module.ipynb #0266b37d
 from functools import partial
+import torch
 from torch import nn
 from . import layers, module
 from .forward import lin, mse
@@ -24,7 +25,6 @@ class Linear(nn.Module):
 
     def forward(self, inp): return lin(inp, self.w, self.b)                # (n,i) to (n,o)
 
-# %% ../nbs/09_nn_module.ipynb #5a39d3cf
 class Model(nn.Module):
     "Layers, one after the other, and mean squared error at the end"
     def __init__(self,
@@ -47,14 +47,14 @@ def by_classes(kind, # module with `Lin`, `Relu` and `Model`: `layers` of lesson
 
 def by_nn_module(inp, targ, w1, b1, w2, b2, # as in `forward_and_backward`
                 ): # the loss
-    "The network of PyTorch's modules: autograd's gradients, stored as `.g`"
-    model = Model([Linear(w1, b1), nn.ReLU(), Linear(w2, b2)])
-    watched = inp.detach().requires_grad_()
-    loss = model(watched, targ)
-    loss.backward()
+    "The network of PyTorch's modules: autograd's gradients, stored as `.g`; under `no_grad` and autocast too"
+    with torch.enable_grad(), torch.autocast(inp.device.type, enabled=False):
+        model = Model([Linear(w1, b1), nn.ReLU(), Linear(w2, b2)])
+        watched = inp.detach().requires_grad_()
+        loss = model(watched, targ)
+        loss.backward()
     for z, p in zip((inp, w1, b1, w2, b2), (watched, *model.parameters())): z.g = p.grad
     return loss.detach()
 
-# %% ../nbs/09_nn_module.ipynb #067f9d2e
 FORMS = {'functions': forward_and_backward, 'classes': partial(by_classes, layers),
          'Module': partial(by_classes, module), 'nn.Module': by_nn_module}
