@@ -185,11 +185,11 @@ class Drawing(NamedTuple):
     def _repr_mimebundle_(self, **kw): return {'image/svg+xml': self.svg, 'text/plain': self.says}
 
 def draw_pencil(gradients=True, # write them below the values
-                **moved,        # at most one of the twelve numbers of `PENCIL`: where it has been moved to
+                **moved,        # numbers of `PENCIL`: where they have been moved to; of a single one it is said what that did
                ):               # a `Drawing`
-    "The pencil network, after one of its numbers was moved"
+    "The pencil network, after some of its numbers were moved"
     (was, g), (values, grads) = pencil_values(), pencil_values(moved)
-    held = next(iter(moved), None)
+    held = next(iter(moved)) if len(moved) == 1 else None
     lines = promise(held, was[held], values[held], g.get(held), values['L'] - was['L']) if held else ('', '', '')
     chips = ''.join(_chip(name, values[name], grads.get(name) if gradients else None, held) for name in _PLACES)
     said = ''.join(f'<text class="said" x="{x}" y="340" font-size="16" fill="{color}">{line}</text>'
