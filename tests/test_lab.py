@@ -15,7 +15,7 @@ seconds = 1000          # in the unit of Playwright's timeouts
 def plays(nb):
     "How many interactives a notebook's source makes"
     code = '\n'.join(c.source for c in nb.cells if c.cell_type == 'code')
-    return len(re.findall(r'(?<!def )\b(?:play|step_backward)\(', code))
+    return len(re.findall(r'(?<!def )\b(?:play|step_backward|pencil_network)\(', code))
 
 interactives = {o.name: plays(nbformat.read(o, 4)) for o in lessons}
 
@@ -215,8 +215,24 @@ def drag(slider):
     mouse.move(track['x'] + (track['width'] if x < track['x'] + track['width']/2 else 0), y, steps=5)
     mouse.up()
 
+def drag_number(chip):
+    "A bit to the right"
+    chip.scroll_into_view_if_needed()
+    at = chip.bounding_box()
+    x, y, mouse = at['x'] + at['width']/2, at['y'] + at['height']/2, chip.page.mouse
+    mouse.move(x, y)
+    mouse.down()
+    mouse.move(x + 50, y, steps=5)
+    mouse.up()
+
 def controls(box):
     "What a learner does, as pairs of a name and a function. Dragging comes last: it may lead to the last step"
+    number = box.locator('[role=slider]:not(.noUi-handle)')          # the pencil network: numbers that are sliders themselves
+    if number.count():
+        yield 'number by key', lambda: press(number.first, 'ArrowRight')
+        yield 'start again by mouse', box.get_by_role('button', name='start again').click
+        yield 'number by mouse', lambda: drag_number(number.first)
+        return
     slider = box.locator('.noUi-target').first
     yield 'slider by key', lambda: press(slider.locator('.noUi-handle'), 'ArrowRight')
     for name, key in ('next ▶', 'Enter'), ('◀ previous', 'Space'):
@@ -228,6 +244,7 @@ def controls(box):
 
 watch = """box => {        // box.took: milliseconds from the key to the changed picture
     const seen = () => [...box.querySelectorAll('img')].find(o => o.clientWidth)?.src      // a stack hides all but one
+        ?? box.querySelector('svg')?.textContent
     const before = seen()
     box.took = null
     box.start = performance.now()
@@ -236,7 +253,7 @@ watch = """box => {        // box.took: milliseconds from the key to the changed
         if (!seen() || seen() == before) return
         box.took = performance.now() - box.start
         self.disconnect()
-    }).observe(box, {subtree: true, childList: true, attributes: true})
+    }).observe(box, {subtree: true, childList: true, characterData: true, attributes: true})
 }"""
 
 def dead_controls(nb, timeout=10):
@@ -253,7 +270,7 @@ def dead_controls(nb, timeout=10):
     return dead
 
 def undescribed(nb):
-    return nb.cells("""all('.backprop-play').filter(o => !o.querySelector('img') || o.querySelector('img:not([alt]), img[alt=""]'))
+    return nb.cells("""all('.backprop-play').filter(o => !o.querySelector('img, svg[aria-label]') || o.querySelector('img:not([alt]), img[alt=""]'))
         .map(o => o.innerHTML.slice(-99))""")
 
 def test_interactives(lesson):
@@ -335,10 +352,10 @@ def test_rule_is_seen_to_fail(broken, rule, words):
 def test_dead_controls_are_seen(broken):
     assert [o[:13] for o in dead_controls(broken, timeout=2)] == 6*['interactive 1']
 
-def test_interactives_are_there(): assert [o[:2] for o, count in interactives.items() if count] == ['01', '02', '04', '05', '10']
+def test_interactives_are_there(): assert [o[:2] for o, count in interactives.items() if count] == ['00', '02', '04', '05', '10']
 
 def test_interactives_are_counted():
-    assert plays(made_up(['play(f)'], ['play(f, a=1)\nstep_backward()', 'def play(f): pass', 'display(f)'])) == 2
+    assert plays(made_up(['play(f)'], ['play(f, a=1)\nstep_backward()', 'pencil_network(f)', 'def play(f): pass', 'display(f)'])) == 3
 
 def test_missing_browser_fails_where_it_is_required(monkeypatch):
     monkeypatch.setenv('BACKPROP_BROWSER', 'required')

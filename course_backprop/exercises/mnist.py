@@ -108,7 +108,6 @@ TASKS += [Exercise('nudge', 'nudge(loss, w, k, step)', nudge_cases, run=run_nudg
     ('swapped', 'the nudge is `step` itself, not a share of `w[k]`', lambda loss, w, k, step: (loss(moved(w, k, step*w[k])) - loss(w))/step),
     ('swapped', '`w[k]` was replaced by `step`; it has to grow by it', lambda loss, w, k, step: (loss([*w[:k], step, *w[k+1:]]) - loss(w))/step),
     ('swapped', '`w` itself was nudged, and stays so: make a copy first, `list(w)`', nudge_in_place),
-    ('swapped', '`v = w` makes no copy, only a second name for the same list: both losses are those after the nudge. `list(w)` makes one', lambda loss, w, k, step: nudge_in_place(lambda w: 0., w, k, step)),
     ('sign', 'a loss that falls has a negative slope: no `abs`', lambda loss, w, k, step: abs(loss(moved(w, k, step)) - loss(w))/step),
     ('swapped', 'another number was nudged: `k` is counted from 0', lambda loss, w, k, step: (loss(moved(w, k - 1, step)) - loss(w))/step),
     ])]

@@ -185,18 +185,18 @@ class Drawing(NamedTuple):
     def _repr_mimebundle_(self, **kw): return {'image/svg+xml': self.svg, 'text/plain': self.says}
 
 def draw_pencil(gradients=True, # write them below the values
-                **moved,        # at most one of the twelve numbers of `PENCIL`: where it has been moved to
+                **moved,        # numbers of `PENCIL`: where they have been moved to; of a single one it is said what that did
                ):               # a `Drawing`
-    "The pencil network, after one of its numbers was moved"
+    "The pencil network, after some of its numbers were moved"
     (was, g), (values, grads) = pencil_values(), pencil_values(moved)
-    held = next(iter(moved), None)
+    held = next(iter(moved)) if len(moved) == 1 else None
     lines = promise(held, was[held], values[held], g.get(held), values['L'] - was['L']) if held else ('', '', '')
     chips = ''.join(_chip(name, values[name], grads.get(name) if gradients else None, held) for name in _PLACES)
     said = ''.join(f'<text class="said" x="{x}" y="340" font-size="16" fill="{color}">{line}</text>'
                    for line, x, color in zip(lines, (130, 490, 830), ('black', '#A84A00', '#005A96')))
     names = [name for name in ('t1', 't2', 'v1', 'v2', 'u', 'L')]
     says = ', '.join(f'{PENCIL_LABELS[name]} = {_shown(values[name])}' for name in names)
-    svg = ('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 356" width="960" font-family="sans-serif" font-size="15" text-anchor="middle">'
+    svg = ('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 960 356" width="820" height="304" font-family="sans-serif" font-size="15" text-anchor="middle">'
            f'<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z" fill="{FORWARD}"/></marker></defs>'
            f'<rect width="960" height="356" fill="white"/>{"".join(_edge(o, values) for o in _EDGES)}{chips}{said}</svg>')
     return Drawing(svg, f'The pencil network: {says}. {", ".join(lines) if held else ""}'.strip())
@@ -225,24 +225,24 @@ function compute(z) {                        // z: the twelve numbers; adds the 
 
 # %% ../../nbs/tools/play.ipynb #f1a0c00c
 _WRITE = """
-const box = document.currentScript.parentElement, named = o => box.querySelector(`[data-name="${o}"]`)
-const now = {...pencil}
-let g = compute(now), held = null            // held: the number in your hand, where it was, and the loss and its gradient there
+const box = document.currentScript.parentElement, named = o => box.querySelector('[data-name=' + o + ']')
+const now = {...pencil}                      // held: the number in your hand, where it was, and the loss and its gradient there
+let g = compute(now), held = null
 const text = v => String(+(+v.toPrecision(3)) + 0).replace('-', '\u2212')
 function write() {
     g = compute(now)
     for (const [name, label] of Object.entries(labels)) {
-        named(name).querySelector('.value').textContent = `${label} = ${text(now[name])}`
-        if (name in g) named(name).querySelector('.g').textContent = `.g = ${text(g[name])}`
+        named(name).querySelector('.value').textContent = label + ' = ' + text(now[name])
+        if (name in g) named(name).querySelector('.g').textContent = '.g = ' + text(g[name])
         if (name in pencil) named(name).setAttribute('aria-valuenow', +now[name].toFixed(2))
         named(name).querySelector('rect').setAttribute('stroke-width', held?.name == name ? 3 : 1)
     }
     for (const o of box.querySelectorAll('[data-edge^=t], [data-edge^=v]'))
         o.setAttribute('stroke-dasharray', now['t' + o.dataset.edge[1]] > 0 ? 'none' : '2 5')
     const by = held ? now[held.name] - held.at : 0
-    const lines = held ? [`${labels[held.name]} moved by ${text(by)}`,
-        held.name == 'y' ? '' : `gradient ${text(held.g)}: promised ${text(held.g)} · ${text(by)} = ${text(held.g*by)}`,
-        `the loss moved by ${text(now.L - held.L)}`] : ['Take hold of a blue number.', '', '']
+    const promised = held && held.name != 'y' ? 'gradient ' + text(held.g) + ': promised ' + text(held.g) + ' · ' + text(by) + ' = ' + text(held.g*by) : ''
+    const lines = held ? [labels[held.name] + ' moved by ' + text(by), promised, 'the loss moved by ' + text(now.L - held.L)]
+        : ['Take hold of a blue number.', '', '']
     box.querySelectorAll('.said').forEach((o, k) => o.textContent = lines[k])
 }"""
 
@@ -275,7 +275,7 @@ write()"""
 
 # %% ../../nbs/tools/play.ipynb #f1a0c00e
 _LOOK = '''
-.backprop-pencil { border: 1px solid #8A8A8A; padding: 6px; max-width: 980px; box-sizing: border-box; background: white }
+.backprop-pencil { border: 1px solid #8A8A8A; padding: 6px; max-width: 834px; box-sizing: border-box; background: white }
 .backprop-pencil svg { max-width: 100%; height: auto; display: block; touch-action: none }
 .backprop-pencil [role=slider] { cursor: ew-resize; outline: none; user-select: none }
 .backprop-pencil [role=slider]:focus rect { stroke: black; stroke-dasharray: 5 2 }
