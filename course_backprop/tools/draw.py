@@ -190,6 +190,12 @@ def _outline(ax, image):
     image = image.detach().reshape(28, 28)
     ax.contour(image, levels=[(image.min() + image.max()).item()/2], colors='black', linewidths=1)
 
+def _bar(fig, image, where, label, top):
+    "The scale of colours; a power of ten that all its numbers share stands in the label"
+    power = math.floor(math.log10(top)) if not 1e-2 <= top < 1e4 else 0
+    if power: label = rf'{label} in $10^{{{power}}}$'.strip()
+    fig.colorbar(image, cax=fig.add_axes(where), label=label, format=lambda z, _: number(z/10**power))
+
 def show_images(images,        # (k,784), or k images of 28×28
                 titles=(),     # a line above each
                 ncols=10,      # images in a row
@@ -220,7 +226,7 @@ def show_images(images,        # (k,784), or k images of 28×28
         ax.imshow(image.where(image.isfinite(), math.nan), **look)
         if outline is not None: _outline(ax, outline[k])
         if k < len(titles): ax.set_title(titles[k], fontsize=9)
-    if signed and len(images): fig.colorbar(axs[0,0].images[0], cax=fig.add_axes((1 - .65/width, .1, .14/width, .8)), label=label)
+    if signed and len(images): _bar(fig, axs[0,0].images[0], (1 - .65/width, .1, .14/width, .8), label, top)
     if odd: fig.supxlabel(f'yellow: {len(odd)} NaN or inf, the first in image {odd[0][0]} at {tuple(odd[0][1:])}', fontsize=8)
 
 # %% ../../nbs/tools/draw.ipynb #05234089
