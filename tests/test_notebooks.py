@@ -16,6 +16,7 @@ class Notebook:
         self.exported = '\n'.join(s for s in self.code if re.match(r'#\| *export\b', s))
         self.outputs = [o for c in self.cells for o in c.get('outputs', [])]
         self.number = int(name[:2]) if re.match(r'\d\d_', name) else None        # None: not a lesson
+        self.room = name.removeprefix('exercises/').removesuffix('.ipynb') if name.startswith('exercises/') else None   # the lesson whose exercises these are
         self.depth = name.count('/') + 1
 
 notebooks = [Notebook(o.relative_to(root/'nbs').as_posix(), json.loads(o.read_text(encoding='utf-8')), o.stat().st_size)
@@ -40,12 +41,14 @@ def imports(source):
             else: yield o.module or '.'
             if o.names[0].name == '*': yield '*'
 
-lesson_tools = [f'tools/{o}.ipynb' for o in ('exercises', 'lab', 'bench', 'step')]     # the tools that know lessons
+lesson_tools = [f'tools/{o}.ipynb' for o in ('lab', 'bench', 'step')]     # the tools that know lessons
 
 def may_import(nb, name):
-    "Lessons: torch, the standard library, earlier lessons, tools.compare, and tqdm to train. Tools: no lesson, but for some of them"
+    """Lessons: torch, the standard library, earlier lessons, tools.compare, and tqdm to train. Exercises of a lesson: that lesson and earlier ones,
+    tools, and no other lesson's exercises. Tools: no lesson, but for some of them, and no exercises"""
     package, _, module = name.partition('.')
-    if name == '*' or package == '': return False
+    if name == '*' or package == '' or module.split('.')[0] == 'exercises': return False
+    if nb.room: return lesson_of.get(module, 0) <= lesson_of.get(nb.room, -1) if package == 'course_backprop' else package == 'torch' or package in sys.stdlib_module_names
     if nb.number is None: return module not in lesson_of or nb.name in lesson_tools
     if package == 'course_backprop': return module == 'tools.compare' or lesson_of.get(module, 99) < nb.number
     return package == 'torch' or package in sys.stdlib_module_names or (package == 'tqdm' and nb.name == '10_train.ipynb')
@@ -127,6 +130,10 @@ def html(s): return [dict(output_type='display_data', data={'text/html': s})]
     (allowed_imports, made_up('#| export\nfrom course_backprop import forward, train', name='05_made_up.ipynb')),
     (allowed_imports, made_up('#| export\nfrom course_backprop.mnist import load_mnist', name='00_made_up.ipynb')),
     (allowed_imports, made_up('#| export\nfrom course_backprop.mnist import load_mnist', name='tools/draw.ipynb')),
+    (allowed_imports, made_up('#| export\nfrom course_backprop.train import SGD', name='exercises/forward.ipynb')),
+    (allowed_imports, made_up('#| export\nfrom course_backprop.exercises.forward import TASKS', name='exercises/mse_grad.ipynb')),
+    (allowed_imports, made_up('#| export\nfrom course_backprop.exercises import forward', name='exercises/mse_grad.ipynb')),
+    (allowed_imports, made_up('#| export\nfrom course_backprop.exercises.forward import TASKS', name='tools/cases.ipynb')),
     (no_later_lesson, made_up('from course_backprop.forward import lin', name='00_made_up.ipynb')),
     (small, made_up('x', size=600_001)),
     (clean_outputs, made_up('x', outputs=[dict(output_type='error', traceback=[])])),

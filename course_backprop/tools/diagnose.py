@@ -38,6 +38,8 @@ CAUSES = {
     'changed-input': 'something that was handed over was changed in place',
     'swapped':       'one tensor, or one function, in the place of another',
     'memory':        'far more memory than needed',
+    'special-case':  'right in the case of the lesson, not yet in others',
+    'answer':        'another answer to a question',
     'unknown':       'wrong, and nothing explains it',
 }
 
