@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FORWARD', 'BACKWARD', 'MUTED', 'PALE', 'VALUES', 'CHAIN', 'FACTORS', 'MEET', 'use_style', 'name_of', 'number',
            'draw_chain', 'show_values', 'show_images', 'draw_chain_rule', 'draw_mse', 'draw_linear', 'draw_outer',
-           'draw_gate', 'draw_shares', 'draw_sizes', 'draw_gradients']
+           'draw_gate', 'draw_shares', 'draw_sizes', 'draw_errors', 'draw_gradients']
 
 # %% ../../nbs/tools/draw.ipynb #08a564c8
 import math
@@ -458,6 +458,22 @@ def draw_sizes(grads, # dict of tensors by name, in the order of the way back
     ax.margins(x=.15)
     for k, (size, end) in enumerate(zip(sizes, drawn)):
         ax.text(ax.get_xlim()[0] if math.isnan(end) else end, k, f' {number(size)}', va='center', fontsize=9)
+
+# %% ../../nbs/tools/draw.ipynb #d1a56e02
+def draw_errors(errors, # dict of dicts: relative errors by the name of the tensor, by what was compared; at most three
+                bound,  # the largest that passes
+               ):
+    """Relative errors of a few tensors, on a logarithmic scale, with the bound that has to hold
+
+    Notice how far below the line all of it is, and which bars are equally high."""
+    fig, ax = plt.subplots(figsize=(7, 2.8))
+    for k, ((label, errs), color, hatch) in enumerate(zip(errors.items(), (MUTED, BACKWARD, 'white'), ('', '//', '..'))):
+        where = [p + .27*(k - 1) for p in range(len(errs))]
+        ax.bar(where, errs.values(), width=.25, color=color, hatch=hatch, edgecolor='black', lw=.5, label=label)
+    ax.axhline(bound, color='black', ls='--', lw=1.2)
+    ax.annotate(f'bound: {number(bound)}', (-.45, 1.3*bound))
+    ax.set(yscale='log', ylim=(1e-9, 1e-3), ylabel='relative error', xticks=range(len(errs)), xticklabels=[f'{name}.g' for name in errs])
+    ax.legend(frameon=False, loc='upper center', ncols=3, fontsize=8)
 
 # %% ../../nbs/tools/draw.ipynb #eefad627
 def _picture_of(t):
