@@ -23,14 +23,17 @@ def _parts(t): return t.reshape(-1).split(PART) if t.numel() > PART else (t.resh
 def _exact(t): return not (t.is_floating_point() or t.is_complex())        # whole numbers, or true and false
 def _real(t): return t.double() if _exact(t) else t                        # the difference of two integers may not be one
 
+def _largest(numbers): # tensors without dimensions, made one by one: kept as tensors they would hold apart the memory between them
+    return torch.tensor([z.item() for z in numbers], dtype=torch.float64).max().item()
+
 def errors(got,  # tensor to judge; ValueError if of another shape
            want, # true tensor, same shape
           ):     # two floats
     "Largest absolute error, and that error relative to the largest entry of `want`"
     if got.shape != want.shape: raise ValueError(f'shape {tuple(got.shape)} instead of {tuple(want.shape)}')
     if want.numel() == 0: return 0., 0.
-    worst = torch.stack([(_real(a) - _real(b)).abs().max() for a, b in zip(_parts(got), _parts(want))]).max().item()
-    scale = torch.stack([_real(b).abs().max() for b in _parts(want)]).max().item()
+    worst = _largest((_real(a) - _real(b)).abs().max() for a, b in zip(_parts(got), _parts(want)))
+    scale = _largest(_real(b).abs().max() for b in _parts(want))
     return worst, worst/scale if scale else (float('inf') if worst else 0.)
 
 # %% ../../nbs/tools/compare.ipynb #21acec21
