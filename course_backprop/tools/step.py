@@ -157,6 +157,6 @@ def step_backward(inp,        # a few images (n,784), or other inputs (n,i); lef
     of your own functions that departs from the true one is framed. ValueError for the name of another function."""
     from IPython.display import display
     made = frames(inp, targ, params, grads)
-    still = film_strip(made)
+    still = film_strip(made, columns=1)       # side by side, a page would shrink them until nothing can be read
     if in_a_page(): show_moving(slides(made, 'step'), still)
     else: display(still)
