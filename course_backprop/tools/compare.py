@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'PART', 'SIZES', 'errors', 'misfit', 'Row', 'compare', 'Table', 'Report', 'compare_all', 'assert_close',
-           'true_grads', 'central_difference', 'hostile_cases', 'Rejections', 'must_reject']
+           'true_grads', 'central_difference', 'hostile_cases', 'Rejections', 'must_reject', 'check_network']
 
 # %% ../../nbs/tools/compare.ipynb #7c1029d8
 from contextlib import nullcontext
@@ -213,3 +213,25 @@ def must_reject(check,  # function of one version; raises where that version is 
         except expect as e: says.append((version.__doc__, str(e)))
         else: raise AssertionError(f'the check accepts a wrong version: {version.__doc__}')
     return says
+
+# %% ../../nbs/tools/compare.ipynb #0c9e0002
+def check_network(build,   # function of a list of pairs (w, b), one for each linear layer: a model, called as `model(inp, targ)`
+                  between, # function of k, from 1, and of what layer k puts out: what goes into the next one
+                 ):
+    "AssertionError unless the model's loss is the mean squared error and its `backward()` sets autograd's gradients, at hostile sizes"
+    def loss(targ, inp, *params):
+        for k in range(0, len(params), 2): inp = (between(k//2, inp) if k else inp) @ params[k] + params[k + 1]
+        return (inp - targ.reshape(inp.shape)).pow(2).mean()
+    for n, i, o, randn in hostile_cases():
+        for sizes in ((i, o, 1), (i, 4, 3, o), (i, 2, o, 3, 1)):
+            pairs, inp = [(randn(*size), randn(size[1])) for size in zip(sizes, sizes[1:])], randn(n, i)
+            inp[0], pairs[0][1][0] = 0, 0                           # some inputs of the second layer are exactly 0
+            tensors, rest = [inp, *(z for pair in pairs for z in pair)], (o,)*(sizes[-1] != 1)
+            targ, model = randn(n, *rest), build(pairs)
+            truth = true_grads(partial(loss, targ), *tensors)
+            for z in tensors: z.g = torch.full_like(z, float('nan'))
+            model(randn(n + 1, i), randn(n + 1, *rest))             # another batch: to be forgotten
+            assert_close(model(inp, targ), loss(targ, *tensors), 'loss')
+            model.backward()
+            for k, (z, g) in enumerate(zip(tensors, truth)):
+                assert_close(z.g, g, 'inp.g' if k == 0 else f'{"bw"[k % 2]}.g of layer {(k + 1)//2} of {len(pairs)}')
