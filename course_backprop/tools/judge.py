@@ -12,6 +12,7 @@ from .compare import compare
 from .diagnose import Verdict, same
 from .explain import changed, few_samples, raised, why
 from .question import Question
+from .repair import repair
 from .run import MB, SECONDS, as_it_was, memory_of, misfit, rows, run_all, untouched, within
 
 # %% ../../nbs/tools/judge.ipynb #ddf3b72f
@@ -64,12 +65,13 @@ def judged(exercise, attempt, explain=True): # the same, where nothing is left b
             fix = fixed(exercise, attempt)
             return right(exercise, found, note=narrow + (f'. {fix.says}' if fix else '.')) if narrow else why(exercise, attempt, runs, found, seeded, fix)
         if exercise.limit: memory = within(4*SECONDS, lambda: large_verdict(exercise, attempt))
-    except (Exception, SystemExit) as e: return raised(exercise, e, attempt, cases[getattr(e, 'case', -1)], explain and fixed(exercise, attempt))
+    except (Exception, SystemExit) as e: return raised(exercise, e, attempt, cases[getattr(e, 'case', -1)], explain and fixed(exercise, attempt, e) or None)
     return memory if isinstance(memory, Verdict) else right(exercise, found, memory)
 
-def fixed(exercise, attempt):
-    "The smallest change of the attempt's own code that makes it right, a `Repair`; None"
-    return None
+def fixed(exercise, attempt, error=None): # the exception it ended in, if it did
+    "The smallest change of the attempt's own code that makes it right, a `Repair`; None if there is none, or if a call of it takes too long"
+    try: return None if isinstance(error, TimeoutError) else repair(exercise, attempt)
+    except TimeoutError: return None
 
 def only_dtype(exercise, runs, found): # runs and rows of all cases
     "A sentence if all that is wrong with an attempt is a result in another floating dtype; '' if more is wrong, or if the exercise asks for that dtype"
