@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'sigmoid', 'layer_class', 'first_only', 'adds_up', 'ReturnsGradient', 'scale_class', 'ScaleCopy',
-           'scale_inp', 'scale_w', 'Doubled', 'FirstUse', 'SecondUse', 'OneUseTwice']
+           'scale_inp', 'scale_w', 'Doubled', 'FirstUse', 'SecondUse', 'OneUseTwice', 'FirstUseTwice', 'AsOneLayer']
 
 # %% ../../nbs/exercises/layers.ipynb #da928afb
 from functools import partial
@@ -166,6 +166,11 @@ class SecondUse(Doubled): ways = 'second',
 
 class OneUseTwice(Doubled): ways = 'second', 'second'
 
+class FirstUseTwice(Doubled): ways = 'first', 'first'
+
+class AsOneLayer(Doubled):
+    def backward(self): self.inp.g, self.w.g = self.out.g @ self.w.t(), self.inp.t() @ self.out.g
+
 # %% ../../nbs/exercises/layers.ipynb #b7e00003
 TASKS += [Exercise('twice_layer', 'Twice(w), then layer(inp) and layer.backward()', layer_cases(lambda inp, w: inp @ w @ w, 'w', square=True),
     run=partial(run_layer, make=lambda attempt, args: attempt(args['w'])), stub=('__call__', 'backward'), right=Doubled,
@@ -176,5 +181,6 @@ TASKS += [Exercise('twice_layer', 'Twice(w), then layer(inp) and layer.backward(
     suspects=[
     ('missing', '`w` reaches the output by its first use as well, by way of `mid = inp @ w`: that summand is missing', SecondUse),
     ('missing', 'only what comes back by the first use of `w` is in `w.g`; it is used a second time, on `inp @ w`', FirstUse),
-    ('swapped', 'the two ways don\'t bring the same: the first use of `w` meets `inp`, the second one `inp @ w`', OneUseTwice),
+    *(('swapped', 'the two ways don\'t bring the same: the first use of `w` meets `inp`, the second one `inp @ w`', two) for two in (OneUseTwice, FirstUseTwice)),
+    ('missing', 'it goes back through one product. There are two of them, with `inp @ w` in between', AsOneLayer),
     ])]

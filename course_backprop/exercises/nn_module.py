@@ -45,6 +45,10 @@ Question('square_by_apply', 30, 'The slope of a square is 2·3 at 3, and 5 arriv
      5: 'That is what arrives. How fast does the square move with its input, at 3?', 10: 'The slope of x² at 3 is 2·3, not 2.'},
     'How fast does x² move with x, at 3? And what arrives?',
     ('What is the slope of x² at x = 3?', '6, and it is multiplied with what arrives.', '6·5')),
+Question('half_moves', 'first', 'The optimiser moves what it was given, and it was given what the model found: the layer that is an attribute.',
+    {'second': 'That one stands in the list alone. Which parameters does `half.parameters()` find?', 'both': 'Both have a gradient. But the optimiser moves what it was given: which parameters does `half.parameters()` find?',
+     'none': 'One of the two layers is an attribute as well, `self.first`.'}, '',
+    ('What is the optimiser given?', '`half.parameters()`: what is registered. The list isn\'t looked into, and `first` is an attribute.', 'The first layer is registered, the last one isn\'t.')),
 ]
 
 # %% ../../nbs/exercises/nn_module.ipynb #9d0f8d76
@@ -215,7 +219,10 @@ def run_matmul(attempt, args, names):
     out = attempt.apply(*leaves)
     if not isinstance(out, Tensor): return dict(out=out)
     attempt.apply(1 - args['inp'], 2*args['w'])
-    grads = torch.autograd.grad(out, leaves, args['upstream'], allow_unused=True)
+    try: grads = torch.autograd.grad(out, leaves, args['upstream'], allow_unused=True)
+    except RuntimeError as e:
+        if 'returned an' not in str(e): raise
+        raise RuntimeError(f'{e}. `backward` returns one gradient for each input of `forward`, in their order: of `inp`, then of `w`') from e
     return {'out': out.detach(), 'inp.g': grads[0], 'w.g': grads[1]}
 
 def two_inputs(grads): # function of g, inp and w
