@@ -218,7 +218,7 @@ def run_matmul(attempt, args, names):
     leaves = [args[name].detach().requires_grad_() for name in ('inp', 'w')]
     out = attempt.apply(*leaves)
     if not isinstance(out, Tensor): return dict(out=out)
-    attempt.apply(1 - args['inp'], 2*args['w'])
+    attempt.apply(1 - args['inp'], 1 - args['w'])
     try: grads = torch.autograd.grad(out, leaves, args['upstream'], allow_unused=True)
     except RuntimeError as e:
         if 'returned an' not in str(e): raise
