@@ -4,17 +4,43 @@
 
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'sigmoid', 'layer_class', 'first_only', 'adds_up', 'ReturnsGradient', 'scale_class', 'ScaleCopy',
-           'scale_inp', 'scale_w']
+           'scale_inp', 'scale_w', 'Doubled', 'FirstUse', 'SecondUse', 'OneUseTwice', 'FirstUseTwice', 'AsOneLayer']
 
 # %% ../../nbs/exercises/layers.ipynb #da928afb
 from functools import partial
 import torch
 from ..tools.cases import layer_cases, run_layer
+from ..tools.question import Question
 from ..tools.run import Exercise
 
 # %% ../../nbs/exercises/layers.ipynb #06fd3720
 LESSON = 7, 'Layers'
 TASKS = []
+
+# %% ../../nbs/exercises/layers.ipynb #b7e00001
+TASKS += [
+Question('recall_bias_of_three', 6, 'The bias is added to each of the three samples, so what arrives at the three is summed.',
+    {2: 'That is their mean. The three are summed: where there is a 1/n, it came with the upstream gradient.', 3: 'So fast do the outputs move with the bias, summed over the samples. What arrives at each of them is missing.',
+     1: 'That is the first sample alone, or the upstream gradient is missing. The bias is added to all three samples.', (1, 2, 3): 'There is one output, so there is one bias, and one number in `b.g`. All three samples share it.'},
+    'How many samples is the one bias added to, and what arrives at each of them?',
+    ('By which ways does the bias reach the loss?', 'It is added to each of the three samples: three ways, and 1, 2 and 3 arrive on them.', '1 + 2 + 3')),
+Question('recall_lin_reads', 'out.g', 'It reads the gradient of what the layer put out, and sets those of all that went in.',
+    {'l2.g': 'That one is *set*: `l2` is what the layer took in. It is the next to read it, `relu_grad`.', 'w2.g': 'That one is *set*. Which gradient has to be there before?',
+     'b2.g': 'That one is *set*. Which gradient has to be there before?'}, '',
+    ('In the backward pass, which call comes before this one, and what does it set?', '`mse_grad(out, targ)` comes before, and sets one gradient.', 'The gradient of the layer\'s output.')),
+Question('backward_arguments', 0, 'All four are in the object, or can be: it has w and b, and it saw the input and the output go by.',
+    {4: '`lin_grad` takes the input, the output, w and b. The object has w and b already. And who computed the output, and from what?', 2: 'w and b are in the object, so two are left: the input and the output. But the object was *called*: it saw both.',
+     1: 'Which one? The input and the output passed through the object when it was called. And the upstream gradient isn\'t an argument of `lin_grad` either: where is it?'},
+    'Of the four arguments, which can\'t the object keep?',
+    ('Which four does `lin_grad` take?', 'The input, the output, w and b. Two of them the object has from the start. The other two pass through it when it is called.', 'None is left.')),
+Question('out_is_inp', 'yes', 'In the loop `inp = layer(inp)` what one layer returns is handed to the next, and nobody copies it.',
+    {'no': 'Look at the loop in `__call__`: `inp = layer(inp)`. What a layer returns is the very thing the next one is called with. Is there a copy anywhere?'}, '',
+    ('What is the second layer called with?', 'With what the first one returned: `inp = layer(inp)`.', 'And both keep it.')),
+Question('contributions_left', 1, '`backward` of the one object ran twice, and both times for its second call: the first call\'s values are gone.',
+    {2: 'Two would be right. But the object keeps one `inp` and one `out`. From which of its two calls are they?', 0: '`backward` ran on this object, so something is in `w.g`. From which of its two calls?'},
+    'The object keeps one `inp` and one `out`. From how many of its two calls are they?',
+    ('What does the object keep after its second call?', 'Only what went in and came out the second time.', 'So `backward` can make the contribution of the second place, and no other.')),
+]
 
 # %% ../../nbs/exercises/layers.ipynb #aa650979
 def layer_class(forward, grad, keep=lambda self, inp: inp): # functions of inp; of g, inp and out; what is remembered
@@ -118,4 +144,43 @@ TASKS += [Exercise('scale_layer', 'Scale(w), then layer(inp) and layer.backward(
     ('stale', 'the layer computes with a copy of `w`, which stays as it was when a step moves `w`', ScaleCopy),
     ('accumulated', 'the layer adds the gradients of all passes up; each pass has its own', adds_up(scale_class(scale_inp, scale_w), lambda self: self.w)),
     ('swapped', 'it is `out.g` times `inp`: neither `out` in the place of `inp` nor `inp.g` in that of `out.g`, as `w` is in both of them', scale_class(scale_inp, lambda g, inp, w: (g*w*inp).sum(0))),
+    ])]
+
+# %% ../../nbs/exercises/layers.ipynb #b7e00002
+class Doubled:
+    "`inp @ w @ w`, with one of several ways back"
+    ways = 'first', 'second'                     # which of the two uses of `w` gives back to it
+    def __init__(self, w): self.w = w
+    def __call__(self, inp):
+        self.inp, self.mid = inp, inp @ self.w
+        self.out = self.mid @ self.w
+        return self.out
+    def backward(self):
+        mid_g = self.out.g @ self.w.t()
+        parts = dict(first=self.inp.t() @ mid_g, second=self.mid.t() @ self.out.g)
+        self.inp.g, self.w.g = mid_g @ self.w.t(), sum(parts[way] for way in self.ways)
+
+class FirstUse(Doubled): ways = 'first',
+
+class SecondUse(Doubled): ways = 'second',
+
+class OneUseTwice(Doubled): ways = 'second', 'second'
+
+class FirstUseTwice(Doubled): ways = 'first', 'first'
+
+class AsOneLayer(Doubled):
+    def backward(self): self.inp.g, self.w.g = self.out.g @ self.w.t(), self.inp.t() @ self.out.g
+
+# %% ../../nbs/exercises/layers.ipynb #b7e00003
+TASKS += [Exercise('twice_layer', 'Twice(w), then layer(inp) and layer.backward()', layer_cases(lambda inp, w: inp @ w @ w, 'w', square=True),
+    run=partial(run_layer, make=lambda attempt, args: attempt(args['w'])), stub=('__call__', 'backward'), right=Doubled,
+    meaning='One object in one place, and its weight used twice: two ways to the output, two summands in `w.g`. A list of layers could not have done it.',
+    hints=('Give what is between the two products a name, `mid = inp @ w`, then `out = mid @ w`. How does `w` get into `out`?',
+           'On paper, all of it numbers: out = x·w·w. What is its slope in w, and where do its two summands come from?',
+           'With `mid_g = out.g @ w.t()` for what arrives at `mid`: `inp.g = mid_g @ w.t()`, and `w.g = inp.t() @ mid_g + mid.t() @ out.g`.'),
+    suspects=[
+    ('missing', '`w` reaches the output by its first use as well, by way of `mid = inp @ w`: that summand is missing', SecondUse),
+    ('missing', 'only what comes back by the first use of `w` is in `w.g`; it is used a second time, on `inp @ w`', FirstUse),
+    *(('swapped', 'the two ways don\'t bring the same: the first use of `w` meets `inp`, the second one `inp @ w`', two) for two in (OneUseTwice, FirstUseTwice)),
+    ('missing', 'it goes back through one product. There are two of them, with `inp @ w` in between', AsOneLayer),
     ])]

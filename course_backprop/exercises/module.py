@@ -13,11 +13,36 @@ import torch
 from ..forward import lin
 from ..module import Module
 from ..tools.cases import layer_cases, run_layer
+from ..tools.question import Question
 from ..tools.run import Exercise
 
 # %% ../../nbs/exercises/module.ipynb #58ecbea2
 LESSON = 8, 'Modules'
 TASKS = []
+
+# %% ../../nbs/exercises/module.ipynb #b8e00001
+TASKS += [
+Question('recall_last_call', 'B', 'What the layer kept of batch A was replaced by the second call.',
+    {'A': 'Each call sets `self.inp` and `self.out` anew. What do they hold after the second one?', 'both': 'A layer keeps one `inp` and one `out`. Which batch are they from, after the second call?'}, '',
+    ('What does a call leave behind in the layer?', '`self.inp` and `self.out`, and the next call replaces them.', 'The last call counts.')),
+Question('recall_grad_again', 72, '`.grad` adds up: 36 and 36. Our `.g` would be 36 again.',
+    {36: 'That is what our `.g` would be, which is replaced. What does `backward()` do with a `.grad` that is there already?', 0: 'Nobody has set it back. What does `backward()` do with a `.grad` that is there already?',
+     1296: 'Not multiplied. Over several paths, and over several calls of `backward()`, gradients are added.', 18: 'Nothing is averaged. What does `backward()` do with a `.grad` that is there already?'},
+    'What does `backward()` do with a `.grad` that is there already?',
+    ('Is `.grad` replaced by the second `backward()`?', 'It is added to.', '36 + 36')),
+Question('lines_of_its_own', 2, '`relu(inp)` in the call, and the last line, the rule. The other five would be the same in every layer.',
+    {1: 'One formula is in `__call__`, one in `backward`. The way there and the way back both know which function it is.', 3: 'The line with `upstream` is the same in every layer, but for the name in its message. Which two name the function?',
+     4: 'Which lines know that it is ReLU, and not another function? The first and the two `def` lines don\'t, nor does `return`.', 5: 'Those are the lines that stay. How many are left of seven?', 7: 'Would `return self.out` read otherwise in a sigmoid layer?', 0: 'Where does it say that negative numbers become 0?'},
+    'Go line by line: would it read otherwise for a sigmoid, if the name doesn\'t count?',
+    ('Which lines know that it is ReLU?', 'One says what ReLU does on the way there, one what it does on the way back.', 'The one with `relu(inp)`, and the last one.')),
+Question('after_forward', 3, '`forward` is the bare formula. Only the call, `double(...)`, keeps anything.',
+    {100: 'That would be so after `double(torch.tensor([100.]))`. But `forward` was called directly. Which method has the line `self.args = args`?', 200: 'That is what `forward` returns. Who would store it?', 6: 'That is in `double.out`, from the call on 3. In `args` is what went in.'},
+    'Which method has the line `self.args = args`, and was it called?',
+    ('In which of its methods does `Module` keep something?', 'In `__call__`. Was that called with 100?', '`double.args` is still what the call left there.')),
+Question('stale_gradient', 'first', 'The second batch went forward only. Nothing touched `w1.g`.',
+    {'second': 'The second batch went forward. Which line would have set a gradient for it?', 'both': 'That would be so if `.g` were added to, as `.grad` is, and if there had been a second `backward`.', 'none': '`model.backward()` ran once, and set `w1.g`. A forward pass doesn\'t remove it.'}, '',
+    ('Which of the three lines sets gradients?', 'Only the second line. What had gone forward before it?', 'The forward pass of the third line leaves `.g` alone.')),
+]
 
 # %% ../../nbs/exercises/module.ipynb #63ffb482
 def module_class(f, grad): # functions of inp; of g, inp and out

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'registered_cases', 'run_registered', 'net_class', 'keeps', 'copied', 'only_weights', 'one_more',
            'three_names', 'one_by_one', 'no_relu', 'relu_last', 'all_but_last', 'no_graph', 'function_cases',
-           'run_function', 'function_class', 'on_the_class', 'shut']
+           'run_function', 'function_class', 'on_the_class', 'shut', 'matmul_cases', 'run_matmul', 'two_inputs']
 
 # %% ../../nbs/exercises/nn_module.ipynb #6c997c9d
 import torch
@@ -14,11 +14,42 @@ from .. import nn_module
 from ..forward import Params, forward, relu
 from ..tools.compare import hostile_cases, true_grads
 from ..tools.cases import ThreeParams, forward_three, gate_cases, label
+from ..tools.question import Question
 from ..tools.run import Case, Exercise
 
 # %% ../../nbs/exercises/nn_module.ipynb #127b34fb
 LESSON = 9, 'nn.Module'
 TASKS = []
+
+# %% ../../nbs/exercises/nn_module.ipynb #b9e00001
+TASKS += [
+Question('recall_keeps_nothing', 'layer.forward(inp)', '`forward` is the bare formula; what the way back needs is kept by the call.',
+    {'layer(inp)': 'That one runs `__call__`, which keeps the arguments and the output, and then has the other one compute.'}, '',
+    ('Which of the two runs the base class\'s code?', '`layer(inp)` runs `__call__`, which keeps arguments and output.', 'The other one keeps nothing.')),
+Question('recall_weight_gradient', (784, 50), 'One number for each weight, whatever the number of images: they are summed.',
+    {(50, 784): 'Rows and columns are exchanged. A gradient has the shape of what it belongs to.', (1000, 784, 50): 'That is one for each image. They share the weight, so theirs are summed.', (1000, 50): 'That is the shape of the layer\'s output, and of `out.g`.',
+     (1000, 784): 'That is the shape of the input, and of `inp.g`.', 39_200: 'So many numbers are in it. In which shape?'},
+    'A gradient has the shape of what it belongs to.',
+    ('What is it the gradient of?', 'Of `w`: one number for each of its weights.', 'The shape of `w`.')),
+Question('found_in_a_list', 0, 'A plain list isn\'t looked into. The next cells show why, and the end of the lesson what that does.',
+    {4: 'So one would hope. But the attribute is a *list*, which is neither a parameter nor a module. Is it looked into?', 2: 'Which two? Both layers stand in the same list, and it is looked into or it isn\'t.', 1: 'What is assigned to the attribute is one list, and a list is no parameter.'},
+    'What is assigned to the attribute: a parameter, a module, or something else?',
+    ('`nn.Module` watches what is *assigned to its attributes*. What is it here?', 'A list. A list is neither a parameter nor a module.', 'So nothing is noted.')),
+Question('nn_linear_gradient', (50, 784), 'A gradient has the shape of what it belongs to, and this weight is kept as (outputs, inputs).',
+    {(784, 50): 'That is the shape of our w.g. PyTorch keeps its weight the other way round, and `weight.grad` belongs to that.', (1000, 50): 'That is the shape of the output and its gradient. Asked is the weight\'s.', (1000, 784): 'That is the shape of the input and its gradient. Asked is the weight\'s.',
+     (1000, 50, 784): 'That is one for each image. They share the weight, so theirs are summed.', 39_200: 'So many numbers are in it. In which shape?'},
+    'A gradient has the shape of what it belongs to. In which shape does PyTorch keep this weight?',
+    ('Which shape has `weight` itself?', 'PyTorch keeps it as (outputs, inputs).', '`nn.Linear(784, 50)` has 784 inputs and 50 outputs.')),
+Question('square_by_apply', 30, 'The slope of a square is 2·3 at 3, and 5 arrives: 2·3·5.',
+    {6: 'That is the slope of the square at 3. What arrives from upstream is multiplied in.', 9: 'That is what `forward` gives. Asked is the gradient.', 45: 'That is 5 times the *value* 9. What counts is how fast the square moves with its input.', 15: 'The slope of x² is 2x: a factor 2 is missing.',
+     5: 'That is what arrives. How fast does the square move with its input, at 3?', 10: 'The slope of x² at 3 is 2·3, not 2.'},
+    'How fast does x² move with x, at 3? And what arrives?',
+    ('What is the slope of x² at x = 3?', '6, and it is multiplied with what arrives.', '6·5')),
+Question('half_moves', 'first', 'The optimiser moves what it was given, and it was given what the model found: the layer that is an attribute.',
+    {'second': 'That one stands in the list alone. Which parameters does `half.parameters()` find?', 'both': 'Both have a gradient. But the optimiser moves what it was given: which parameters does `half.parameters()` find?',
+     'none': 'One of the two layers is an attribute as well, `self.first`.'}, '',
+    ('What is the optimiser given?', '`half.parameters()`: what is registered. The list isn\'t looked into, and `first` is an attribute.', 'The first layer is registered, the last one isn\'t.')),
+]
 
 # %% ../../nbs/exercises/nn_module.ipynb #9d0f8d76
 def registered_cases():
@@ -171,3 +202,44 @@ TASKS += [Exercise('relu_function', 'ReLU.apply(inp), and what autograd makes of
     ('wrong-mask', '−1 comes through the shut gate: that is the slope of |x|', function_class(lambda g, inp: g*inp.sign())),
     ('swapped', '`forward` returns its input as it was', function_class(lambda g, inp: g*(inp > 0), lambda inp: inp.clone())),
     ])]
+
+# %% ../../nbs/exercises/nn_module.ipynb #b9e00002
+def matmul_cases():
+    for n, i, o, randn in hostile_cases():
+        inp, w, g = randn(n, i), randn(i, o), randn(n, o)
+        if n*i > 6: inp[0], w[0] = 0, 0
+        double = [t.double() for t in (inp, w)]
+        true = [true_grads(torch.matmul, *double, upstream=up) for up in (g.double(), torch.ones(n, o).double())]
+        want, local = ({f'{name}.g': t.to(inp.dtype) for name, t in zip(('inp', 'w'), grads)} for grads in true)
+        yield Case(label(inp.dtype, n=n, i=i, o=o), dict(inp=inp, w=w, upstream=g), dict(out=inp @ w) | want, dict(n=n, i=i, o=o), local, g)
+
+def run_matmul(attempt, args, names):
+    "As `run_function`, with two inputs"
+    leaves = [args[name].detach().requires_grad_() for name in ('inp', 'w')]
+    out = attempt.apply(*leaves)
+    if not isinstance(out, Tensor): return dict(out=out)
+    attempt.apply(1 - args['inp'], 2*args['w'])
+    try: grads = torch.autograd.grad(out, leaves, args['upstream'], allow_unused=True)
+    except RuntimeError as e:
+        if 'returned an' not in str(e): raise
+        raise RuntimeError(f'{e}. `backward` returns one gradient for each input of `forward`, in their order: of `inp`, then of `w`') from e
+    return {'out': out.detach(), 'inp.g': grads[0], 'w.g': grads[1]}
+
+def two_inputs(grads): # function of g, inp and w
+    "A `torch.autograd.Function` of a matrix product"
+    class Made(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, inp, w):
+            ctx.save_for_backward(inp, w)
+            return inp @ w
+        @staticmethod
+        def backward(ctx, g): return grads(g, *ctx.saved_tensors)
+    return Made
+
+# %% ../../nbs/exercises/nn_module.ipynb #b9e00003
+TASKS += [Exercise('matmul_function', 'MatMul.apply(inp, w), and what autograd makes of it', matmul_cases, run=run_matmul, stub=('forward', 'backward'),
+    right=two_inputs(lambda g, inp, w: (g @ w.t(), inp.t() @ g)), unset='is None: `backward` returned nothing for it',
+    meaning='One gradient for each input, in the order in which they went in. With a bias, it would be lesson 3 in PyTorch.',
+    hints=('How many inputs went in? `backward` returns a gradient for each of them.',
+           'On paper, with shapes: g is (n,o). Which product with `w`, (i,o), gives (n,i), and which one with `inp`, (n,i), gives (i,o)?',
+           '`inp, w = ctx.saved_tensors`, then `return g @ w.t(), inp.t() @ g`'))]

@@ -6,7 +6,8 @@
 __all__ = ['GRADIENTS', 'OF', 'NO_MEMORY', 'memory', 'forget_peak', 'gradients', 'clear', 'extra_memory', 'seconds', 'medians',
            'Way', 'by_hand', 'lean', 'loss_of', 'autograd', 'compiled', 'jax_grad', 'matmuls', 'peers', 'Figure',
            'Figures', 'compare_times', 'compare_fresh', 'on_disk', 'compare_sizes', 'from_bytes', 'elsewhere', 'bench',
-           'machine', 'describe', 'draw_bars', 'draw_figures', 'backprop_bench']
+           'machine', 'describe', 'draw_bars', 'draw_figures', 'write_json', 'above_0', 'new_file', 'picture_file',
+           'backprop_bench']
 
 # %% ../../nbs/tools/bench.ipynb #5c8993fc
 import argparse, ctypes, gc, json, os, platform, tempfile
@@ -20,6 +21,7 @@ from time import perf_counter
 from typing import NamedTuple
 import torch
 from .compare import Table, compare_all
+from .lab import guarded, parser_of, say, why
 
 # %% ../../nbs/tools/bench.ipynb #4e94777b
 def memory(what, # 'VmRSS' now, 'VmHWM' at the most since the last reset
@@ -310,23 +312,46 @@ def draw_figures(figures, title, file):
     canvas.suptitle(f'{title}\nblack: the bound', fontsize=9)
     canvas.savefig(file)
 
-def backprop_bench(argv=None, # words of the command line; none: those of this process
-                  ):
-    "Measure lean against autograd and others on MNIST; prints a table and draws a picture, or writes the figures as JSON"
-    parser = argparse.ArgumentParser('backprop_bench', description='Time and memory of lesson 16\'s gradients against those of autograd and others. '
-                                     'Takes a few minutes, and 3 GB on the disk of temporary files.')
-    parser.add_argument('--json', metavar='FILE', help='write the figures there instead of a table and a picture')
-    parser.add_argument('--picture', metavar='FILE', default='backprop_bench.png', help='where the picture goes (default: backprop_bench.png)')
-    parser.add_argument('--rounds', type=int, default=15, metavar='R', help='how often each way runs (default: 15)')
-    parser.add_argument('--threads', type=int, default=2, metavar='T', help='of PyTorch (default: 2)')
+# %% ../../nbs/tools/bench.ipynb #7c3de001
+def write_json(figures, found, file): # of `bench` and `machine`; a path
+    "Figures and machine, for other programs; what isn't a finite number is null"
+    rows = [{**f._asdict(), 'verdict': f.verdict} for f in figures]
+    rows = [{k: None if isinstance(v, float) and not abs(v) < float('inf') else v for k, v in row.items()} for row in rows]
+    file.write_text(json.dumps(dict(machine=found, figures=rows), indent=1), encoding='utf-8')
+
+# %% ../../nbs/tools/bench.ipynb #5ab1c0de
+def above_0(word): # from the command line; to an int
+    "A count; an error that argparse shows if it isn't 1 or more"
+    if not (word.isdecimal() and int(word)): raise argparse.ArgumentTypeError(f'{word!r} is not a number from 1 up')
+    return int(word)
+
+def new_file(word): # from the command line; to a path
+    "Where a file can be written; an error that argparse shows if it can't"
+    path = Path(word)
+    if not path.parent.is_dir(): raise argparse.ArgumentTypeError(f'there is no folder {str(path.parent)!r}')
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK): raise argparse.ArgumentTypeError(f'{word!r} can\'t be written')
+    return path
+
+def picture_file(word): # as in `new_file`
+    "The same for a picture"
+    if Path(word).suffix not in ('.png', '.svg', '.pdf'): raise argparse.ArgumentTypeError(f'{word!r} doesn\'t end in .png, .svg or .pdf')
+    return new_file(word)
+
+@guarded
+def backprop_bench(argv=None): # words of the command line; none: those of this process
+    "Measure lean against autograd and others on MNIST and print a table; returns the exit status or a line on what is wrong"
+    parser = parser_of('backprop_bench', 'Time and memory of lesson 16\'s gradients against those of autograd and others. '
+                       'Takes a few minutes, and 3 GB on the disk of temporary files.')
+    parser.add_argument('--json', type=new_file, metavar='FILE', help='write the figures there too')
+    parser.add_argument('--picture', type=picture_file, metavar='FILE', help='draw the ratios there, as .png, .svg or .pdf')
+    parser.add_argument('--rounds', type=above_0, default=15, metavar='R', help='how often each way runs (default: 15)')
+    parser.add_argument('--threads', type=above_0, default=2, metavar='T', help='of PyTorch (default: 2)')
     opts = parser.parse_args(argv)
     torch.set_num_threads(opts.threads)
-    figures, found = bench(opts.rounds), machine()
-    if opts.json:
-        rows = [{**f._asdict(), 'verdict': f.verdict} for f in figures]
-        none = [{k: None if isinstance(v, float) and not abs(v) < float('inf') else v for k, v in row.items()} for row in rows]
-        Path(opts.json).write_text(json.dumps(dict(machine=found, figures=none), indent=1), encoding='utf-8')
-    else:
-        print(f'{describe(found)}\n\n{figures}')
-        draw_figures(figures, describe(found), opts.picture)
-        print(f'\nPicture: {opts.picture}')
+    try:
+        figures, found = bench(opts.rounds), machine()
+        say(f'{describe(found)}\n\n{figures}')
+        if opts.json: write_json(figures, found, opts.json)
+        if opts.picture: draw_figures(figures, describe(found), opts.picture)
+    except OSError as e: return f'backprop_bench: {why(e)}'
+    return 0

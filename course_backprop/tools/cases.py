@@ -134,11 +134,11 @@ def listen(layer, found): # list
         return found[-1]
     layer.bwd = heard
 
-def layer_cases(f, *watch): # forward function of `inp` and the watched tensors
+def layer_cases(f, *watch, square=False): # forward function of `inp` and the watched tensors; is `w` a square matrix, as it is beside a `b`?
     "A function that gives cases of a layer: what it puts out and the gradients it sets"
     def cases():
         for n, i, o, randn in hostile_cases():
-            given = dict(inp=randn(n, i), **{k: dict(w=randn(i, i) if 'b' in watch else randn(i), b=randn(i))[k] for k in watch})
+            given = dict(inp=randn(n, i), **{k: dict(w=randn(i, i) if square or 'b' in watch else randn(i), b=randn(i))[k] for k in watch})
             if 'w' in given and n*i > 6: given['w'][0] = 0                  # so that nothing can be divided by it
             c = gradient_case(f, given, ['inp', *watch], randn, dict(n=n, i=i))
             out, up = c.args['out'].clone(), c.upstream

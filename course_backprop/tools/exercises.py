@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROOMS', 'LAST', 'HINTED', 'names', 'room', 'rooms', 'find_exercise', 'check', 'Hint', 'hint', 'fix_hints', 'Done',
-           'progress', 'backprop_progress']
+           'progress']
 
 # %% ../../nbs/tools/exercises.ipynb #d6105dab
 import difflib, re
@@ -89,19 +89,3 @@ def progress(store=None): # a `Progress`; None: yours. To a table
         bar = '■'*len(solved) + '◧'*len(half) + '□'*(len(rest) - len(half))
         table.append((f'{number} {title}', bar, len(solved), len(half), len(tried), len(rest) - len(half) - len(tried), ', '.join(rest), f'{answered} of {len(asked)}'))
     return table
-
-# %% ../../nbs/tools/exercises.ipynb #5b571eba
-def backprop_progress(argv=None): # words of the command line; none: those of this process
-    "Show how far the exercises are done, or forget it; returns the exit status"
-    parser = argparse.ArgumentParser('backprop_progress', description='Show which exercises are solved, tried and open. It is kept on this machine only.')
-    parser.add_argument('--reset', action='store_true', help='forget it all, after asking')
-    reset, store = parser.parse_args(argv).reset, Progress()
-    if not reset:
-        print(progress(store))
-        return 0
-    try: sure = input(f'Forget what is solved and tried ({store.path})? Type yes: ')
-    except (EOFError, KeyboardInterrupt): sure = ''
-    if sure.strip().lower() != 'yes': return 'Nothing was changed'
-    store.path.unlink(missing_ok=True)
-    print('Forgotten')
-    return 0

@@ -28,7 +28,7 @@ from .progress import Progress
 # %% ../../nbs/tools/lab.ipynb #6eb4bf63
 class CannotPrint(Exception): "The output takes nothing more: its disk is full, or nobody reads it"
 
-PLAIN = str.maketrans('■◐□–−×·', '#+.--x.')
+PLAIN = str.maketrans('■◧□–−×·', '#+.--x.')
 
 def say(*what): # whatever can be printed
     "Print, in signs that the output knows, and now"
