@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['CAUSES', 'FORMS', 'PARTS', 'FINDERS', 'UNKNOWN', 'MARKS', 'COLORS', 'SMALL', 'Look', 'dense', 'same', 'every',
            'transpose', 'find_transposed', 'find_batch_sum', 'by_size', 'unstretched', 'find_stretched',
-           'find_broadcast', 'ratio', 'spell', 'find_constant', 'find_size', 'find_other', 'find_no_upstream',
-           'find_before', 'find_part', 'find_wrong_gate', 'opened', 'find_dtype', 'Suspect', 'kind', 'find_kind',
-           'gives', 'explain', 'Entries', 'entries', 'Verdict', 'code', 'diagnose', 'jacobian', 'given_jacobian',
-           'find_paths', 'find_sum', 'Verdicts', 'runs', 'check_backward', 'judge_input']
+           'find_broadcast', 'ratio', 'spell', 'find_constant', 'find_size', 'find_other', 'signs', 'find_where',
+           'find_uniform', 'find_no_upstream', 'find_before', 'find_part', 'find_wrong_gate', 'opened', 'find_dtype',
+           'Suspect', 'kind', 'find_kind', 'gives', 'explain', 'Entries', 'entries', 'Verdict', 'code', 'diagnose',
+           'jacobian', 'given_jacobian', 'find_paths', 'find_sum', 'Verdicts', 'runs', 'check_backward', 'judge_input']
 
 # %% ../../nbs/tools/diagnose.ipynb #695f5fd0
 import html, re
@@ -176,11 +176,32 @@ def find_other(looks):
     "Equal to another tensor"
     if every(looks, lambda l: l.upstream):
         if looks[0].gate: return 'no-mask', 'is the upstream gradient, unchanged'
-        return 'swapped', 'is the upstream gradient, unchanged, without the local derivative'
+        return 'missing', 'is the upstream gradient, unchanged: what happens to it on the way back is missing'
     for name in looks[0].others:
         if every(looks, lambda l: l.others.get(name)): return 'swapped', f'is equal to `{name}`'
     for name in looks[0].belong:
         if every(looks, lambda l: l.belong.get(name)): return 'swapped', f'is what belongs in `{name}`'
+
+def signs(look): # to a dict of masks, by words
+    "Where the tensors of that shape are positive, negative and 0, and where one is larger than another"
+    whole = {k: t.reshape(look.want.shape) for k, t in (*look.others.items(), ('out.g', look.upstream)) if dense(t) and t.numel() == look.want.numel() > 0 and t.squeeze().shape == look.want.squeeze().shape}
+    found = {f'`{k}` is {word}': mask for k, t in whole.items() for word, mask in (('positive', t > 0), ('negative', t < 0), ('0', t == 0), ('not positive', t <= 0), ('not negative', t >= 0))}
+    return found | {f'`{a}` is larger than `{b}`': whole[a] > whole[b] for a in whole for b in whole if a != b and whole[a].dtype == whole[b].dtype}
+
+def find_where(looks):
+    "Wrong only where some tensor is positive, say, and in most of those places"
+    if not all(l.got.shape == l.want.shape and l.got.isfinite().all() for l in looks): return
+    wrong = [(l.got - l.want).abs() > 2e-5*l.want.abs().max() for l in looks]
+    masks = [signs(l) for l in looks]
+    for words in [o for o in masks[0] if all(o in m for m in masks)]:
+        mine = [m[words] for m in masks]
+        if all((w <= m).all() for w, m in zip(wrong, mine)) and sum(w.sum() for w in wrong) > .8*sum(m.sum() for m in mine) and not all(m.all() for m in mine):
+            return ('wrong-mask' if looks[0].gate else 'missing'), f'is wrong only where {words}'
+
+def find_uniform(looks):
+    "The same number in every entry"
+    if all(l.got.shape == l.want.shape for l in looks) and any(l.want.numel() > 1 for l in looks) and every(looks, lambda l: l.got.flatten()[:1].expand(l.got.shape) if l.got.numel() and l.got.isfinite().all() else None):
+        return 'missing', 'has the same number in every entry; the true gradient has not'
 
 def find_no_upstream(looks):
     "What an upstream of ones would give"
@@ -245,7 +266,7 @@ class Suspect(NamedTuple):
     got: object # what it gives: a tensor, a list of one for each case, or a function, as its user says
 
 FINDERS = (find_transposed, find_dtype, find_constant, find_size, find_batch_sum, find_stretched, find_other, find_no_upstream, find_before,
-           find_part, find_wrong_gate)
+           find_part, find_wrong_gate, find_uniform)
 
 UNKNOWN = 'unknown', 'is wrong, and none of the usual mistakes explains all cases'
 
