@@ -7,6 +7,7 @@ __all__ = ['large_verdict', 'judge', 'judged', 'fixed', 'only_dtype', 'right']
 
 # %% ../../nbs/tools/judge.ipynb #f49d4937
 import math
+from functools import partial
 from torch import Tensor
 from .compare import compare
 from .diagnose import Verdict, same
@@ -42,7 +43,8 @@ def judge(exercise, # `Exercise`
     "Is an attempt right, and if not, why? A `Question` answers for itself"
     if isinstance(exercise, Question): verdict = exercise.judge(attempt)
     else:
-        with as_it_was(): verdict = judged(exercise, attempt, explain)
+        own = getattr(exercise, 'judged', partial(judged, exercise))        # a task may have a way of its own
+        with as_it_was(): verdict = own(attempt, explain)
     if explain or verdict.cause == 'not-started': return verdict
     return Verdict(verdict.title, verdict.ok, verdict.cause and 'wrong', '', 'Right.' if verdict.ok else 'Not right yet.')
 
