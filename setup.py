@@ -1,5 +1,5 @@
 "Builds the package from what settings.ini says, and puts the lessons (nbs/NN_*.ipynb) into the wheel as course_backprop/lessons."
-import shutil
+import re, shutil
 from configparser import ConfigParser
 from pathlib import Path
 from setuptools import find_packages, setup
@@ -16,10 +16,16 @@ class FreshBuild(build_py):
         if not self.editable_mode: shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
 
+def readme():
+    "README.md with links that hold on the package index, too"
+    def absolute(m): return f"{m[1]}{cfg['git_url']}/{'raw' if m[2].endswith('.png') else 'blob'}/{cfg['branch']}/{m[2]}"
+    return re.sub(r'(\]\()(?![a-z]+:|#)([^)\s]+)', absolute, (here/'README.md').read_text(encoding='utf-8'))
+
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'].split(),
-    long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
-    author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], license='Apache-2.0',
+    long_description=readme(), long_description_content_type='text/markdown',
+    author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], license='Apache-2.0 AND CC-BY-SA-3.0',    # the second: MNIST
+    license_files=['LICENSE', 'course_backprop/data/README.md'],
     classifiers=['Development Status :: 4 - Beta', 'Intended Audience :: Education', 'Natural Language :: English',
                  'Programming Language :: Python :: 3', 'Topic :: Scientific/Engineering :: Artificial Intelligence'],
     python_requires='>=' + cfg['min_python'],

@@ -39,7 +39,9 @@ def test_links(): assert dead_links(readme) == []
 
 @pytest.mark.parametrize('line', [
     "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/backprop_lab",
-    "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/nbdev_test"])
+    "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/nbdev_test",
+    r"python -m venv .venv; .venv\Scripts\pip install .; .venv\Scripts\backprop_lab",
+    r"python -m venv .venv; .venv\Scripts\pip install -e '.[dev]'; .venv\Scripts\nbdev_test"])
 def test_commands(line): assert line in readme.splitlines()
 
 def test_the_checks_themselves():

@@ -1,7 +1,9 @@
-"The built wheel in a clean environment: no clone near, no nbdev, no network, the newest fastcore."
+"The built wheel in clean environments: no clone near, no nbdev, no network; with the newest fastcore, and with the oldest releases of all."
 import json, os, re, subprocess, sys
+from configparser import ConfigParser
 from pathlib import Path
 import pytest
+from course_backprop.tools.lab import learners
 
 root = Path(__file__).resolve().parent.parent
 lessons = sorted((root/'nbs').glob('[0-9][0-9]_*.ipynb'))
@@ -27,14 +29,28 @@ class Env:
         "What a piece of Python prints; -I: neither the current folder nor PYTHONPATH is looked at"
         return self.run('python', '-I', '-c', code).stdout.strip()
 
-@pytest.fixture(scope='session')
-def env(tmp_path_factory):
+def pinned():
+    "Constraints of the checks, but for fastcore: there the newest"
+    pins = (root/'.ci'/'constraints.txt').read_text(encoding='utf-8').splitlines()
+    return [o for o in pins if not o.startswith('fastcore')]
+
+def floors():
+    "Constraints that make of every `>=` in settings.ini a `==`"
+    config = ConfigParser(delimiters=['='])
+    config.read(root/'settings.ini', encoding='utf-8')
+    needs = config['DEFAULT']['requirements'].split()
+    assert all(o.count('>=') == 1 for o in needs)
+    return [o.replace('>=', '==') for o in needs]
+
+@pytest.fixture(scope='session', params=[pinned, floors], ids=['newest fastcore', 'oldest'])
+def env(request, tmp_path_factory):
     "The wheel, built from this clone, in an environment of its own"
+    if request.param is floors and os.environ.get('BACKPROP_OLDEST') != 'required': pytest.skip('takes long: BACKPROP_OLDEST=required wants it')
     folder = tmp_path_factory.mktemp('wheel')
     subprocess.run([sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '-w', folder, root], check=True)
     env = Env(folder)
-    pins = (root/'.ci'/'constraints.txt').read_text(encoding='utf-8').splitlines()
-    (folder/'pins.txt').write_text('\n'.join(o for o in pins if not o.startswith('fastcore')))    # the newest fastcore
+    (folder/'pins.txt').write_text('\n'.join(request.param()))
+    env.constraints = request.param
     env.run('python', '-m', 'pip', 'install', '--quiet', *folder.glob('*.whl'), PIP_CONSTRAINT=str(folder/'pins.txt'))
     return env
 
@@ -48,7 +64,10 @@ def test_environment(env):
     "It is as clean as the other tests take it to be"
     packages = json.loads(env.run('python', '-m', 'pip', 'list', '--format', 'json').stdout)
     versions = {o['name'].replace('-', '_'): o['version'] for o in packages}
-    assert int(versions['fastcore'].split('.')[0]) >= 2
+    if env.constraints is pinned: assert int(versions['fastcore'].split('.')[0]) >= 2
+    else:
+        for name, version in (o.split('==') for o in floors()):
+            assert versions[name].split('+')[0].split('.')[:version.count('.') + 1] == version.split('.'), (name, versions[name])
     assert not {'nbdev', 'execnb', 'pytest'} & set(versions)
     where = Path(env.python('import course_backprop; print(course_backprop.__file__)'))
     assert env.bin.parent in where.parents and root not in where.parents
@@ -86,8 +105,12 @@ def test_light_import_of_the_commands(env):
 
 def test_heavy_import_is_seen(env): assert imports(env, 'matplotlib.pyplot') == ['matplotlib']
 
-def test_lessons_are_shipped(copied):
-    assert {o.name: o.read_bytes() for o in copied.glob('*.ipynb')} == {o.name: o.read_bytes() for o in lessons}
+def test_lessons_are_shipped(env, copied):
+    "As they are in the clone. A learner's copies have neither outputs nor what is for contributors"
+    shipped = env.python('from course_backprop.tools.lab import lessons; print(*lessons(), sep="\\n")').splitlines()
+    assert {Path(o).name: Path(o).read_bytes() for o in shipped} == {o.name: o.read_bytes() for o in lessons}
+    assert {o.name: o.read_bytes() for o in copied.glob('*.ipynb')} == {o.name: learners(o.read_bytes()) for o in lessons}
+    assert not any(word in o.read_text(encoding='utf-8') for o in copied.glob('*.ipynb') for word in ('default_exp', 'nbdev_export'))
 
 def test_second_run_keeps_an_edited_lesson(env):
     folder = env.cwd/'edited'
@@ -96,6 +119,15 @@ def test_second_run_keeps_an_edited_lesson(env):
     said = env.run('backprop_lab', 'edited', '--copy-only').stdout
     assert (folder/lessons[0].name).read_text() == 'my own work' and '1 edited by you and kept' in said
     assert len(list(folder.glob('*.ipynb'))) == len(lessons)
+
+def test_metadata(env):
+    "The licences of code and data, and a description whose links hold where there is no clone"
+    said = env.python('from importlib.metadata import metadata; m = metadata("course_backprop"); print(m["License"], *m.get_all("License-File")); print(m.get_payload())')
+    licence, text = said.split('\n', 1)
+    assert licence == 'Apache-2.0 AND CC-BY-SA-3.0 LICENSE course_backprop/data/README.md'
+    targets = re.findall(r'\]\(([^)\s]+)', text)
+    assert len(targets) > 10 and all(o.startswith('https://') for o in targets)
+    assert sum('/raw/main/README_files/' in o for o in targets) == 1
 
 def test_folder_that_cannot_be_written(env):
     "One line, no traceback"

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['CAUSES', 'FORMS', 'PARTS', 'FINDERS', 'UNKNOWN', 'MARKS', 'COLORS', 'SMALL', 'Look', 'dense', 'same', 'every',
-           'transpose', 'find_transposed', 'find_batch_sum', 'by_size', 'unstretched', 'find_stretched',
-           'find_broadcast', 'ratio', 'spell', 'find_constant', 'find_size', 'find_other', 'find_no_upstream',
-           'find_before', 'find_part', 'find_wrong_gate', 'opened', 'find_dtype', 'Suspect', 'kind', 'find_kind',
-           'gives', 'explain', 'Entries', 'entries', 'Verdict', 'code', 'diagnose', 'jacobian', 'given_jacobian',
-           'find_paths', 'find_sum', 'Verdicts', 'runs', 'check_backward', 'judge_input']
+           'transpose', 'find_transposed', 'is_column', 'find_batch_sum', 'by_size', 'unstretched', 'find_stretched',
+           'find_broadcast', 'ratio', 'spell', 'find_constant', 'find_size', 'find_other', 'signs', 'find_where',
+           'find_uniform', 'find_no_upstream', 'find_before', 'find_part', 'find_wrong_gate', 'opened', 'find_dtype',
+           'Suspect', 'kind', 'find_kind', 'gives', 'explain', 'Entries', 'entries', 'Verdict', 'code', 'diagnose',
+           'jacobian', 'given_jacobian', 'find_paths', 'find_sum', 'Verdicts', 'runs', 'check_backward', 'judge_input']
 
 # %% ../../nbs/tools/diagnose.ipynb #695f5fd0
 import html, re
@@ -89,13 +89,15 @@ def find_transposed(looks):
     if odd and all(l.want.ndim == 2 and l.got.shape == l.want.t().shape for l in odd):
         return 'transposed', 'has rows and columns exchanged; and its values are not those of the transpose either'
 
+def is_column(look): return look.want.ndim == 2 and look.want.shape[1] == 1
+
 def find_batch_sum(looks):
     "A sum over the samples that is missing, or one too many"
     n = lambda l: l.sizes.get('n')
     if all(l.got.shape == (n(l), *l.want.shape) for l in looks):
         for word, how in (('sum', torch.sum), ('mean', torch.mean)):
             if every([l._replace(got=how(l.got, 0)) for l in looks], lambda l: l.want): return 'shape', f'has an entry for each sample, not their {word}'
-        return 'shape', 'has an entry for each sample, and neither their sum nor their mean would be right'
+        if not all(map(is_column, looks)): return 'shape', 'has an entry for each sample, and neither their sum nor their mean would be right'
     for word, how in (('sum', torch.sum), ('mean', torch.mean)):
         if all(l.want.ndim and l.want.shape[0] == n(l) for l in looks) and every(looks, lambda l: how(l.want, 0)):
             return 'shape', f'is the {word} of the true gradient over the samples; but each sample has one of its own'
@@ -129,7 +131,7 @@ def find_broadcast(looks):
     if not b: return 'shape', f'has shape {a}; a single number is asked for'
     if all(l.got.numel() == l.want.numel() and l.got.squeeze().shape == l.want.squeeze().shape for l in odd):
         return 'shape', f'has the right number of entries, but shape {a} instead of {b}, and PyTorch would broadcast it without a word'
-    if all(l.want.ndim == 2 and l.want.shape[1] == 1 and l.got.shape == (len(l.want),)*2 for l in odd):
+    if all(is_column(l) and l.got.squeeze().shape == (len(l.want),)*2 for l in odd):
         return 'shape', f'has shape {a} instead of {b}, as when a column meets a vector'
     return 'shape', f'has shape {a} instead of {b}'
 
@@ -176,11 +178,32 @@ def find_other(looks):
     "Equal to another tensor"
     if every(looks, lambda l: l.upstream):
         if looks[0].gate: return 'no-mask', 'is the upstream gradient, unchanged'
-        return 'swapped', 'is the upstream gradient, unchanged, without the local derivative'
+        return 'missing', 'is the upstream gradient, unchanged: what happens to it on the way back is missing'
     for name in looks[0].others:
         if every(looks, lambda l: l.others.get(name)): return 'swapped', f'is equal to `{name}`'
     for name in looks[0].belong:
         if every(looks, lambda l: l.belong.get(name)): return 'swapped', f'is what belongs in `{name}`'
+
+def signs(look): # to a dict of masks, by words
+    "Where the tensors of that shape are positive, negative and 0, and where one is larger than another"
+    whole = {k: t.reshape(look.want.shape) for k, t in (*look.others.items(), ('out.g', look.upstream)) if dense(t) and t.numel() == look.want.numel() > 0 and t.squeeze().shape == look.want.squeeze().shape}
+    found = {f'`{k}` is {word}': mask for k, t in whole.items() for word, mask in (('positive', t > 0), ('negative', t < 0), ('0', t == 0), ('not positive', t <= 0), ('not negative', t >= 0))}
+    return found | {f'`{a}` is larger than `{b}`': whole[a] > whole[b] for a in whole for b in whole if a != b and whole[a].dtype == whole[b].dtype}
+
+def find_where(looks):
+    "Wrong only where some tensor is positive, say, and in most of those places"
+    if not all(l.got.shape == l.want.shape and l.got.isfinite().all() for l in looks): return
+    wrong = [(l.got - l.want).abs() > 2e-5*l.want.abs().max() for l in looks]
+    masks = [signs(l) for l in looks]
+    for words in [o for o in masks[0] if all(o in m for m in masks)]:
+        mine = [m[words] for m in masks]
+        if all((w <= m).all() for w, m in zip(wrong, mine)) and sum(w.sum() for w in wrong) > .8*sum(m.sum() for m in mine) and not all(m.all() for m in mine):
+            return ('wrong-mask' if looks[0].gate else 'missing'), f'is wrong only where {words}'
+
+def find_uniform(looks):
+    "The same number in every entry"
+    if all(l.got.shape == l.want.shape for l in looks) and any(l.want.numel() > 1 for l in looks) and every(looks, lambda l: l.got.flatten()[:1].expand(l.got.shape) if l.got.numel() and l.got.isfinite().all() else None):
+        return 'missing', 'has the same number in every entry; the true gradient has not'
 
 def find_no_upstream(looks):
     "What an upstream of ones would give"
@@ -245,7 +268,7 @@ class Suspect(NamedTuple):
     got: object # what it gives: a tensor, a list of one for each case, or a function, as its user says
 
 FINDERS = (find_transposed, find_dtype, find_constant, find_size, find_batch_sum, find_stretched, find_other, find_no_upstream, find_before,
-           find_part, find_wrong_gate)
+           find_part, find_wrong_gate, find_uniform)
 
 UNKNOWN = 'unknown', 'is wrong, and none of the usual mistakes explains all cases'
 
@@ -318,9 +341,9 @@ class Verdict(NamedTuple):
 
     def parts(self):
         "What stands above the numbers, why they are wrong, and what stands below; paragraphs, in lists"
-        why, case = self.says.split('\n'), [f'Smallest case that is wrong: {self.case}.'] if self.case else []
+        why, fix, case = self.says.split('\n'), getattr(self.fix, 'says', ''), [f'Smallest case that is wrong: {self.case}.'] if self.case else []
         note, more = ([o] if o else [] for o in (self.note, self.more))
-        if not self.entries: return note + why + case, [], more
+        if not self.entries: return note + [o for o in why if o.rstrip('.') != fix] + case, [o for o in why if o.rstrip('.') == fix], more
         what = [f'`{self.tensor}` is wrong.'] if self.tensor != 'result' else []
         return note + what + case, [f'{self.cause}: {why[0]}', *why[1:]], more
 

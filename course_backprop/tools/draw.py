@@ -579,7 +579,7 @@ def _object(ax, x, layer):
     ax.text(x, .42, type(layer).__name__, ha='center', va='center', fontsize=11, fontweight='bold')
     held, kept = ([name for name in names if hasattr(layer, name)] for names in ('wb', ('inp', 'targ', 'out')))
     told = [f'has {", ".join(held)}']*bool(held) + [f'keeps {", ".join(kept)}']
-    ax.text(x, -.4, '\n'.join(told), ha='center', va='center', fontsize=8.5)
+    ax.text(x, -.4, '\n'.join(told), ha='center', va='center', fontsize=7.8)
     if held: ax.text(x, -1.06, 'sets ' + ', '.join(f'{name}.g' for name in held), ha='center', va='top', fontsize=8, color=BACKWARD)
     _arrow(ax, (x - .72, 0), (x + .72, 0), 'call')
     _arrow(ax, (x + .72, -.92), (x - .72, -.92), 'backward', dashed=True)

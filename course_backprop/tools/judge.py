@@ -7,6 +7,7 @@ __all__ = ['large_verdict', 'judge', 'judged', 'fixed', 'only_dtype', 'right']
 
 # %% ../../nbs/tools/judge.ipynb #f49d4937
 import math, warnings
+from functools import partial
 from torch import Tensor
 from .compare import compare
 from .diagnose import Verdict, same
@@ -42,7 +43,8 @@ def judge(exercise, # `Exercise`
     "Is an attempt right, and if not, why? A `Question` answers for itself"
     if isinstance(exercise, Question): verdict = exercise.judge(attempt)
     else:
-        with as_it_was(): verdict = judged(exercise, attempt, explain)
+        own = getattr(exercise, 'judged', partial(judged, exercise))        # a task may have a way of its own
+        with as_it_was(): verdict = own(attempt, explain)
     if explain or verdict.cause == 'not-started': return verdict
     return Verdict(verdict.title, verdict.ok, verdict.cause and 'wrong', '', 'Right.' if verdict.ok else 'Not right yet.')
 
@@ -52,20 +54,24 @@ def judged(exercise, attempt, explain=True): # the same, where nothing is left b
     if untouched(exercise, attempt):
         return exercise.verdict('not-started', '', 'Not started yet. Put your code in the place of `...` and run the cell again.')
     if says := misfit(exercise, attempt): return exercise.verdict('raised', '', f'What was handed over {says}.')
-    memory = ''
     def seeded(*seeds): return within(SECONDS, lambda: [run_all(exercise, attempt, seed) for seed in seeds])
-    try:
-        runs = within(SECONDS, lambda: run_all(exercise, attempt))
-        found = rows(exercise, runs)
-        for k, run in enumerate(runs):
-            if run.changed: return changed(exercise, k, run)
-        if not all(r.ok for f in found for r in f.values()):
-            narrow = only_dtype(exercise, runs, found)
-            if not explain and not narrow: return exercise.verdict('wrong', '', '')
-            fix = fixed(exercise, attempt)
-            return right(exercise, found, note=narrow + (f'. {fix.says}' if fix else '.')) if narrow else why(exercise, attempt, runs, found, seeded, fix)
-        if exercise.limit: memory = within(4*SECONDS, lambda: large_verdict(exercise, attempt))
-    except (Exception, SystemExit) as e: return raised(exercise, e, attempt, cases[getattr(e, 'case', -1)], explain and fixed(exercise, attempt, e) or None)
+    def failed(e): return raised(exercise, e, attempt, cases[getattr(e, 'case', -1)], explain and fixed(exercise, attempt, e) or None)
+    try: runs = within(SECONDS, lambda: run_all(exercise, attempt))
+    except (Exception, SystemExit) as e: return failed(e)
+    found = rows(exercise, runs)
+    for k, run in enumerate(runs):
+        if run.changed: return changed(exercise, k, run)
+    if not all(r.ok for f in found for r in f.values()):
+        narrow = only_dtype(exercise, runs, found)
+        if not explain and not narrow: return exercise.verdict('wrong', '', '')
+        fix = fixed(exercise, attempt)
+        if narrow: return right(exercise, found, note=narrow + (f'. {fix.says}' if fix else '.'))
+        try: return why(exercise, attempt, runs, found, seeded, fix)
+        except (Exception, SystemExit) as e:                        # an attempt that fails only now and then; an error of ours goes on
+            if not hasattr(e, 'case') and not isinstance(e, TimeoutError): raise
+            return failed(e)
+    try: memory = within(4*SECONDS, lambda: large_verdict(exercise, attempt)) if exercise.limit else ''
+    except (Exception, SystemExit) as e: return failed(e)
     return memory if isinstance(memory, Verdict) else right(exercise, found, memory)
 
 def fixed(exercise, attempt, error=None): # the exception it ended in, if it did

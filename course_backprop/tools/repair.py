@@ -10,18 +10,18 @@ __all__ = ['STEADY', 'TABLE', 'NO_VALUES', 'GONE', 'KEEP', 'MODULES', 'OPS', 'AL
            'name_of', 'is_method', 'less', 'missing_part', 'other_operator', 'other_brackets', 'products', 'bare',
            'other_reduction', 'other_function', 'other_arguments', 'other_number', 'with_dtype', 'renamed', 'aimed',
            'other_parameters', 'simple', 'other_block', 'moved', 'one_more', 'registered', 'Edit', 'edits', 'applied',
-           'edited', 'quick', 'nearness', 'Search', 'cause_of', 'Repair', 'told', 'before_after', 'repair', 'Heard',
-           'each', 'Call', 'calls_of', 'call_order', 'in_letters', 'misfit_shapes', 'landed']
+           'edited', 'nearness', 'Search', 'cause_of', 'Repair', 'capital', 'told', 'before_after', 'silent', 'repair',
+           'Heard', 'each', 'Call', 'calls_of', 'call_order', 'in_letters', 'misfit_shapes']
 
 # %% ../../nbs/tools/repair.ipynb #d88fe821
-import ast, dis, inspect, itertools, linecache, math, re, sys, time, types
+import ast, dis, inspect, itertools, linecache, math, re, sys, time, types, warnings
 from contextlib import contextmanager
 from functools import lru_cache, partial, reduce
 from typing import NamedTuple
 import torch
 from torch import Tensor
 from .compare import compare
-from .run import copy_args, quiet, run_case, tensors, within
+from .run import quick, quiet, run_case, tensors, within
 
 # %% ../../nbs/tools/repair.ipynb #a073127c
 class Part(NamedTuple):
@@ -372,6 +372,7 @@ def written(how, place, scope): # as in `Row`
             words = bound | dict(zip(names, map(pattern, choice)))
             if how == 'P → Q' and (choice[0] == dotted(place.node) or isinstance(scope.value(choice[0]), Tensor) != isinstance(scope.value(dotted(place.node)), Tensor)): continue
             out = fill(new, **words)
+            if isinstance(out, ast.BinOp) and isinstance(out.op, ast.Sub) and text(out.left) == text(out.right): continue       # nothing that a learner could have meant
             yield (ast.copy_location(ast.Expr(out), place.node) if isinstance(place.node, ast.stmt) and isinstance(out, ast.expr) else out), words
 
 # %% ../../nbs/tools/repair.ipynb #3b0a4e31
@@ -464,6 +465,10 @@ def other_arguments(place, scope):
     "Two arguments exchanged, or one left out"
     o = place.node
     if not isinstance(o, ast.Call): return
+    if dotted(o.func) == 'range': # where a loop begins, and where it ends
+        for many in [o.args[1:]]*(len(o.args) == 2): yield changed_node(o, args=many), dict(more='the loop begins too late', cause='missing')
+        for end in o.args[:1]: yield changed_node(o, args=[made('A + 1', A=end)]), dict(more='the loop ends too early', cause='missing')
+        return
     for j, k in itertools.combinations(range(len(o.args)), 2):
         many = list(o.args)
         many[j], many[k] = many[k], many[j]
@@ -611,13 +616,6 @@ def edited(attempt, *changes):
         except (SyntaxError, ValueError, TypeError, StopIteration): return None
     return reduce(lambda made, o: rebuilt(made, *o), codes.values(), attempt)
 
-def quick(exercise, attempt, case): # to a dict of what was given
-    "What an attempt gives on one case, without looking at what else it did"
-    args = copy_args(case.args)
-    for t in tensors(args).values():
-        if not hasattr(t, 'g'): t.g = torch.full_like(t, float('nan'))
-    return exercise.run(attempt, args, list(case.want))
-
 def nearness(got, want): # to a number, 1 if it is right
     "How much of a tensor is right, or how near its shape comes"
     if not isinstance(got, Tensor): return 0.
@@ -761,6 +759,8 @@ class Repair(NamedTuple):
     after: str   # and as it should be
     all: bool    # is everything right then? Else the first wrong tensor is, and nothing else is worse
 
+def capital(text): return text[:1].upper() + text[1:]
+
 def told(changes):
     "One sentence for some edits"
     said = []
@@ -768,8 +768,8 @@ def told(changes):
         with applied(*changes[:k]): said.append((e.line(), e.says()))
     if len(said) > 1 and all(e.row is changes[0].row for e in changes):
         lines, once = sorted({str(line) for line, _ in said}, key=int), len({words for _, words in said}) == 1
-        return f'line{"s" if lines[1:] else ""} {" and ".join([", ".join(lines[:-1]), lines[-1]] if lines[1:] else lines)}: {said[0][1]}{", each time" if once else ", and so on"}'
-    return '; and '.join(f'line {line}: {words}' for line, words in said)
+        return f'Line{"s" if lines[1:] else ""} {" and ".join([", ".join(lines[:-1]), lines[-1]] if lines[1:] else lines)}: {said[0][1]}{", each time" if once else ", and so on"}'
+    return capital('; and '.join(f'line {line}: {words}' for line, words in said))
 
 def before_after(changes):
     "The statement that the first edit is in, before and after all of them"
@@ -780,6 +780,14 @@ def before_after(changes):
     before = shown()
     with applied(*changes): return before, shown()
 
+@contextmanager
+def silent():
+    "Without warnings: those of an edited attempt are not the learner's"
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        yield
+
+@silent()
 def repair(exercise,   # `Exercise`
            attempt,    # a wrong one: a function or a class
            cases=None, # those in which it has to be right then; None: all
@@ -845,7 +853,7 @@ def calls_of(attempt, case): # to a list of triples: `Call`, 'reads' or 'sets', 
 
 def call_order(exercise, # `Exercise`
                attempt,  # a wrong function
-              ):         # a sentence; None if it isn't a whole backward pass, or its calls explain nothing
+              ):         # cause and sentence; None if it isn't a whole backward pass, or its calls explain nothing
     "Which call reads a `.g` that nothing has set by then, and which one sets it; or what is wrong with a call's arguments"
     case = exercise.all_cases()[-1]
     if 'acts' not in case.args or '' not in functions(attempt): return None
@@ -854,17 +862,17 @@ def call_order(exercise, # `Exercise`
     sets, done, asked = {name: c for c, what, name in right if what == 'sets'}, set(), {k.removesuffix('.g') for k in case.want}
     for c, r in itertools.product(made, needed):
         if c.name != r.name or c in needed or r in made: continue
-        if sorted(c.args) == sorted(r.args): return f'the arguments of {c} have to change places: {r}'
+        if sorted(c.args) == sorted(r.args): return 'swapped', f'the arguments of {c} have to change places: {r}'
         odd = [(a, b) for a, b in zip(c.args, r.args) if a != b]
-        if len(odd) == 1: return f'in {c}, `{odd[0][0]}` stands where `{odd[0][1]}` belongs: {r}'
+        if len(odd) == 1: return 'swapped', f'in {c}, `{odd[0][0]}` stands where `{odd[0][1]}` belongs: {r}'
     for k, (c, what, name) in enumerate(mine):
         if what == 'sets': done.add(name)
         elif name in asked - done:
             later = next((d for d, w, n in mine[k+1:] if w == 'sets' and n == name), None)
-            if later: return f'{c} reads `{name}.g` before it is set; {later} sets it, and has to come first'
-            return f'{c} reads `{name}.g`, and nothing sets it' + (f': {sets[name]} is missing' if name in sets else '')
+            if later: return 'stale', f'{c} reads `{name}.g` before it is set; {later} sets it, and has to come first'
+            return 'missing', f'{c} reads `{name}.g`, and nothing sets it' + (f': {sets[name]} is missing' if name in sets else '')
     for name in [k.removesuffix('.g') for k in case.want]:
-        if name in sets and name not in done and sets[name] not in made: return f'nothing sets `{name}.g`: {sets[name]} is missing'
+        if name in sets and name not in done and sets[name] not in made: return 'missing', f'nothing sets `{name}.g`: {sets[name]} is missing'
 
 # %% ../../nbs/tools/repair.ipynb #485136a4
 VERBS = {ast.MatMult: ('multiply', 'by'), ast.Mult: ('multiply, entry by entry,', 'and'), ast.Add: ('add', 'and'), ast.Sub: ('subtract', 'and'), ast.Div: ('divide', 'by')}
@@ -874,6 +882,7 @@ def in_letters(shape, sizes): # shape; its sizes by letter
     by = {v: k for k, v in reversed(sizes.items())}
     return '(' + ','.join(by.get(s, str(s)) for s in shape) + (',)' if len(shape) == 1 else ')')
 
+@silent()
 def misfit_shapes(exercise, # `Exercise`
                   attempt,  # one that ends in an error
                  ):         # a sentence and the `Case`; None if it is another error
@@ -902,16 +911,3 @@ def misfit_shapes(exercise, # `Exercise`
         says = f'line {node.lineno}: in `{text(node)}` you {verb} {letter(a.shape)} {word} {letter(b.shape)}'
         if product and name.endswith('.g'): says += f'; `{name}` is {letter(case.want[name].shape)}: which index has to be summed away?'
         return says, case
-
-def landed(exercise, # `Exercise`
-           attempt,  # a wrong one, that ends in no error
-           name,     # of the tensor that is wrong or missing
-          ):         # a name; None if it is nowhere in some case
-    "Where the true value of a tensor was put instead"
-    found = None
-    for case in [c for c in exercise.all_cases() if name in c.want]:
-        run = quiet(1, lambda: run_case(exercise, attempt, case, seed=0))
-        others = run.besides | {k: t for k, t in run.got.items() if k != name}
-        here = {k for k, t in others.items() if isinstance(t, Tensor) and compare(name, t.detach(), case.want[name], exercise.tol).ok}
-        found = here if found is None else found & here
-    return min(found or (), default=None)
