@@ -104,11 +104,11 @@ def keeps_moving(f, x, eps):
     return x.new_tensor(found).view(x.shape)
 
 # %% ../../nbs/exercises/autograd_check.ipynb #212ac017
-TASKS += [Exercise('central_difference', 'central_difference(f, x, eps)', difference_cases, tol=1e-6, right=difference(both, lambda e: 2*e),
+TASKS += [Exercise('central_difference', 'central_difference(f, x, eps)', difference_cases, tol=1e-6, exact=True, right=difference(both, lambda e: 2*e),
     meaning='A gradient from nothing but the function itself: slow, and independent of every formula you derived.',
-    hints=('Move one entry of a copy of `x` up by `eps`, look at f; move it down, look again.',
-           'The difference of the two, divided by the distance between the two places. One entry after the other.',
-           'For each k: (f(x with x_k + eps) − f(x with x_k − eps))/(2·eps), in the shape of `x`.'),
+    hints=('How do you measure a slope, if all you can do is ask f for values? And how that in the direction of one entry of `x` alone?',
+           'On paper: f(x) = x², at x = 3, with eps = 0.1. f is 9.61 at 3.1 and 8.41 at 2.9. How far are these two places from each other, and how steep is it between them?',
+           'For each entry a, on a copy of `x`: (f(x with x_a + eps) − f(x with x_a − eps))/(2·eps). All of them in the shape of `x`.'),
     suspects=[
     ('swapped', 'this is the one-sided difference: its error shrinks only like `eps`, that of the two-sided one like `eps²`', difference(lambda f, z, k, e: moved(f, z, k, e) - f(z).item(), lambda e: e)),
     ('swapped', 'this is the one-sided difference: its error shrinks only like `eps`, that of the two-sided one like `eps²`', difference(lambda f, z, k, e: f(z).item() - moved(f, z, k, -e), lambda e: e)),

@@ -155,7 +155,7 @@ lin2, gate, lin1 = lin_step('l2', 'out', 'w2', 'b2'), relu_step('l1', 'l2'), lin
 TASKS += [Exercise('backward', 'backward(inp, acts, targ, params)', two_layer_cases, right=steps(loss_step, lin2, gate, lin1),
     meaning='All five gradients, and each on its own tensor: four calls, from the end to the start.',
     hints=('Which function came last in the forward pass? Its gradient is the only one that can come first.',
-           'Loss, linear 2, ReLU, linear 1. Each call reads the `.g` that the one before it has set.',
+           'On paper: write down, for each of the four calls, which `.g` it reads and which it sets. One of them reads none: it comes first. Which one reads what it has set?',
            '`mse_grad(out, targ)`, `lin_grad(l2, out, w2, b2)`, `relu_grad(l1, l2)`, `lin_grad(inp, l1, w1, b1)`'),
     suspects=[
     ('stale', 'the calls stand in the order of the forward pass; turn it round', steps(lin1, gate, lin2, loss_step)),
@@ -189,7 +189,7 @@ TASKS += [Exercise('three_layer_backward', 'three_layer_backward(inp, acts, targ
     right=steps(loss_step, lin3, gate2, mid, gate, lin1),
     meaning='Nothing new had to be derived: a longer chain is more of the same factors.',
     hints=('Write the forward chain in one line, then read it from right to left.',
-           'Loss, linear 3, ReLU, linear 2, ReLU, linear 1: six calls.',
+           'On paper: a line for each of the six calls, with the `.g` that it reads and those that it sets. Which `.g` of the chain is set by none of your calls?',
            'After the loss: `lin_grad(l4, out, w3, b3)`, `relu_grad(l3, l4)`, `lin_grad(l2, l3, w2, b2)`, and on as before.'),
     suspects=[
     ('stale', 'the calls stand in the order of the forward pass; turn it round', steps(lin1, gate, mid, gate2, lin3, loss_step)),

@@ -76,7 +76,7 @@ TASKS += [Exercise('sigmoid_layer', 'Sigmoid(), then layer(inp) and layer.backwa
     stub=('__call__', 'backward'), right=layer_class(sigmoid, lambda g, inp, out: g*out*(1 - out)),
     meaning='The output is all it takes: a sigmoid layer need not even keep its input\'s values.',
     hints=('`__call__` has to remember what `backward` needs: the input, which receives `.g`, and the output.',
-           'The derivative of σ is σ·(1 − σ), and σ is the output you have kept.',
+           'On paper: σ is 0.5 at 0, and 0.525 at 0.1, so its slope there is about ¼. At 2, where σ is 0.88, the slope is 0.105. How are both made from σ, the output that you have kept?',
            'In `backward`: `self.inp.g = self.out.g*self.out*(1 - self.out)`'),
     suspects=[
     ('no-upstream', 'σ·(1 − σ) alone; the chain rule multiplies it with `out.g`', layer_class(sigmoid, lambda g, inp, out: out*(1 - out))),
@@ -124,8 +124,8 @@ def scale_w(g, inp, w): return (g*inp).sum(0)
 TASKS += [Exercise('scale_layer', 'Scale(w), then layer(inp) and layer.backward()', layer_cases(lambda inp, w: inp*w, 'w'), run=partial(run_layer, make=lambda attempt, args: attempt(args['w'])),
     stub=('__call__', 'backward'), right=scale_class(scale_inp, scale_w),
     meaning='What is shared by all samples sums over all samples, in a product as in a matrix product.',
-    hints=('In one sample, out_j = x_j·w_j. What is the derivative to x_j, and what to w_j?',
-           'w_j to the one, x_j to the other, each times g_j. And `w` is used by every sample.',
+    hints=('In sample k, output j is input j times w_j. How fast does it move with the one, how fast with the other? And in how many samples does w_j occur?',
+           'On paper: two samples of one input, x = 2 and x = 3, w = 5, and 10 and 1 arrive. What comes back to each x? And to w, from sample 1, from sample 2, and in all?',
            '`inp.g = out.g*w` and `w.g = (out.g*inp).sum(0)`'),
     suspects=[
     ('shape', '`w` is used by every sample, so their gradients are summed', scale_class(scale_inp, lambda g, inp, w: g*inp)),

@@ -183,7 +183,7 @@ TASKS += [Exercise('lin_grad', 'lin_grad(inp, out, w, b)', lin_cases('inp', 'w',
     waste=(784*50*4, 'That is a product for each sample and each weight, made only to be summed. A matrix product sums on the way.'),
     meaning='All of the backward pass of any linear layer, from three samples to fifty thousand.',
     hints=('You have all three parts from the exercises before.',
-           'If the memory is the problem: which of your lines makes a tensor with three dimensions?',
+           'On paper: n = 50,000, i = 784, o = 50. How many numbers has each tensor that your lines make? Is there one with three dimensions among them?',
            '`out.g @ w.t()`, `inp.t() @ out.g`, `out.g.sum(0)`'),
     suspects=[
     ('memory', 'a matrix for each sample', sets_lin(w=outer_grad)),

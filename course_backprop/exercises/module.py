@@ -78,7 +78,7 @@ TASKS += [Exercise('module_tanh', 'Tanh(), then layer(inp) and layer.backward()'
     right=module_class(tanh, lambda g, inp, out: g*(1 - out*out)),
     meaning='A layer is two lines now: its formula and its gradient. Everything else is the base class.',
     hints=('`Module` keeps the input and the output for you, and hands both to `bwd`.',
-           'The derivative of tanh is 1 − tanh², and tanh is the output.',
+           'On paper: tanh is 0.462 at 0.5 and 0.537 at 0.6. How steep is it between the two, where tanh is 0.5? And at 0, where it is 0, the slope is 1. Made from tanh, what is it?',
            'In `bwd`: `inp.g = out.g*(1 - out*out)`'),
     suspects=[
     ('no-upstream', '1 − tanh² alone; the chain rule multiplies it with `out.g`', module_class(tanh, lambda g, inp, out: 1 - out*out)),
@@ -182,8 +182,8 @@ TASKS += [Exercise('module_skip', 'Skip(inner), then layer(inp) and layer.backwa
     stub=('forward', 'bwd'), right=skip_class(skip_bwd),
     meaning='A value that is used twice gets the sum of what comes back from both. This is what makes very deep networks trainable.',
     hints=('`inp` goes two ways: straight on, and through `inner`. What comes back to it?',
-           'Hand `out.g` to the inner layer as `self.inner.out.g` and run its `backward`: it sets `inp.g`. Then the straight way is still missing.',
-           'Last line of `bwd`: `inp.g = inp.g + out.g`'),
+           'On paper, all of it numbers: inner(x) = 3x, so that out = x + 3x, and 5 arrives. What comes back to x straight, what through `inner`, and in all? Which of the two does `inner.backward()` set, and from what?',
+           'In `bwd`: `self.inner.out.g = out.g`, then `self.inner.backward()`, which sets `inp.g`; last `inp.g = inp.g + out.g`.'),
     suspects=[
     ('missing', 'only the way through `inner` came back. The straight way is missing, or `inner.backward()` ran after it and replaced it', skip_class(inner_only)),
     ('missing', 'only the straight way came back, and `inner` was not run backward', skip_class(direct_only)),

@@ -74,7 +74,8 @@ def loss_cases(f, *hits): # loss of predictions and targets; pairs: an entry, an
                 k, more = inp.shape[1], [(2, 1.), (3, 1 + 2**-20)] if inp.numel() > 4 else []       # exactly right, and nearly
                 for at, by in (*hits, *more): inp[at//k, at%k] = by*targ.flatten()[at]
                 case = gradient_case(f, dict(inp=inp, targ=targ), ['inp'], randn, {'n': n, 'o': k, 'n·o': n*k})
-                yield case._replace(label=label(inp.dtype, n=n, o=k))
+                family = 'one output a sample' if targ.ndim == 1 else 'several outputs' if k > 1 else 'targets that are a column too'
+                yield case._replace(label=label(inp.dtype, n=n, o=k), family=family)
     return cases
 
 def mae(inp, targ): return residual(inp, targ).abs().mean()
