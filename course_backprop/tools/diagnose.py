@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CAUSES', 'FORMS', 'PARTS', 'FINDERS', 'UNKNOWN', 'MARKS', 'COLORS', 'SMALL', 'Look', 'dense', 'same', 'every',
-           'transpose', 'find_transposed', 'find_batch_sum', 'by_size', 'unstretched', 'find_stretched',
+           'transpose', 'find_transposed', 'is_column', 'find_batch_sum', 'by_size', 'unstretched', 'find_stretched',
            'find_broadcast', 'ratio', 'spell', 'find_constant', 'find_size', 'find_other', 'signs', 'find_where',
            'find_uniform', 'find_no_upstream', 'find_before', 'find_part', 'find_wrong_gate', 'opened', 'find_dtype',
            'Suspect', 'kind', 'find_kind', 'gives', 'explain', 'Entries', 'entries', 'Verdict', 'code', 'diagnose',
@@ -89,13 +89,15 @@ def find_transposed(looks):
     if odd and all(l.want.ndim == 2 and l.got.shape == l.want.t().shape for l in odd):
         return 'transposed', 'has rows and columns exchanged; and its values are not those of the transpose either'
 
+def is_column(look): return look.want.ndim == 2 and look.want.shape[1] == 1
+
 def find_batch_sum(looks):
     "A sum over the samples that is missing, or one too many"
     n = lambda l: l.sizes.get('n')
     if all(l.got.shape == (n(l), *l.want.shape) for l in looks):
         for word, how in (('sum', torch.sum), ('mean', torch.mean)):
             if every([l._replace(got=how(l.got, 0)) for l in looks], lambda l: l.want): return 'shape', f'has an entry for each sample, not their {word}'
-        return 'shape', 'has an entry for each sample, and neither their sum nor their mean would be right'
+        if not all(map(is_column, looks)): return 'shape', 'has an entry for each sample, and neither their sum nor their mean would be right'
     for word, how in (('sum', torch.sum), ('mean', torch.mean)):
         if all(l.want.ndim and l.want.shape[0] == n(l) for l in looks) and every(looks, lambda l: how(l.want, 0)):
             return 'shape', f'is the {word} of the true gradient over the samples; but each sample has one of its own'
@@ -129,7 +131,7 @@ def find_broadcast(looks):
     if not b: return 'shape', f'has shape {a}; a single number is asked for'
     if all(l.got.numel() == l.want.numel() and l.got.squeeze().shape == l.want.squeeze().shape for l in odd):
         return 'shape', f'has the right number of entries, but shape {a} instead of {b}, and PyTorch would broadcast it without a word'
-    if all(l.want.ndim == 2 and l.want.shape[1] == 1 and l.got.shape == (len(l.want),)*2 for l in odd):
+    if all(is_column(l) and l.got.squeeze().shape == (len(l.want),)*2 for l in odd):
         return 'shape', f'has shape {a} instead of {b}, as when a column meets a vector'
     return 'shape', f'has shape {a} instead of {b}'
 
@@ -339,9 +341,9 @@ class Verdict(NamedTuple):
 
     def parts(self):
         "What stands above the numbers, why they are wrong, and what stands below; paragraphs, in lists"
-        why, case = self.says.split('\n'), [f'Smallest case that is wrong: {self.case}.'] if self.case else []
+        why, fix, case = self.says.split('\n'), getattr(self.fix, 'says', ''), [f'Smallest case that is wrong: {self.case}.'] if self.case else []
         note, more = ([o] if o else [] for o in (self.note, self.more))
-        if not self.entries: return note + why + case, [], more
+        if not self.entries: return note + [o for o in why if o.rstrip('.') != fix] + case, [o for o in why if o.rstrip('.') == fix], more
         what = [f'`{self.tensor}` is wrong.'] if self.tensor != 'result' else []
         return note + what + case, [f'{self.cause}: {why[0]}', *why[1:]], more
 

@@ -23,7 +23,7 @@ def names(): # to a dict
     "Every task's name and the room it is in, in the order of the lessons"
     texts = {path.stem: path.read_text(encoding='utf-8') for path in ROOMS.glob('[!_]*.py')}
     number = {stem: int(re.search(r'^LESSON = (\d+)', text, re.M)[1]) for stem, text in texts.items()}
-    return {name: stem for stem in sorted(texts, key=number.get) for name in re.findall(r"\b(?:Exercise|Question)\('(\w+)'", texts[stem])}
+    return {name: stem for stem in sorted(texts, key=number.get) for name in re.findall(r"\b\w*(?:Exercise|Question)\('(\w+)'", texts[stem])}
 
 def room(stem): return import_module(f'course_backprop.exercises.{stem}')
 

@@ -6,7 +6,8 @@
 __all__ = ['large_verdict', 'judge', 'judged', 'fixed', 'only_dtype', 'right']
 
 # %% ../../nbs/tools/judge.ipynb #f49d4937
-import math
+import math, warnings
+from functools import partial
 from torch import Tensor
 from .compare import compare
 from .diagnose import Verdict, same
@@ -42,7 +43,8 @@ def judge(exercise, # `Exercise`
     "Is an attempt right, and if not, why? A `Question` answers for itself"
     if isinstance(exercise, Question): verdict = exercise.judge(attempt)
     else:
-        with as_it_was(): verdict = judged(exercise, attempt, explain)
+        own = getattr(exercise, 'judged', partial(judged, exercise))        # a task may have a way of its own
+        with as_it_was(): verdict = own(attempt, explain)
     if explain or verdict.cause == 'not-started': return verdict
     return Verdict(verdict.title, verdict.ok, verdict.cause and 'wrong', '', 'Right.' if verdict.ok else 'Not right yet.')
 
@@ -74,8 +76,11 @@ def judged(exercise, attempt, explain=True): # the same, where nothing is left b
 
 def fixed(exercise, attempt, error=None): # the exception it ended in, if it did
     "The smallest change of the attempt's own code that makes it right, a `Repair`; None if there is none, or if a call of it takes too long"
-    try: return None if isinstance(error, TimeoutError) else repair(exercise, attempt)
-    except TimeoutError: return None
+    if isinstance(error, TimeoutError): return None
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')                  # of changes that are only tried
+        try: return repair(exercise, attempt)
+        except TimeoutError: return None
 
 def only_dtype(exercise, runs, found): # runs and rows of all cases
     "A sentence if all that is wrong with an attempt is a result in another floating dtype; '' if more is wrong, or if the exercise asks for that dtype"

@@ -10,11 +10,11 @@ __all__ = ['STEADY', 'TABLE', 'NO_VALUES', 'GONE', 'KEEP', 'MODULES', 'OPS', 'AL
            'name_of', 'is_method', 'less', 'missing_part', 'other_operator', 'other_brackets', 'products', 'bare',
            'other_reduction', 'other_function', 'other_arguments', 'other_number', 'with_dtype', 'renamed', 'aimed',
            'other_parameters', 'simple', 'other_block', 'moved', 'one_more', 'registered', 'Edit', 'edits', 'applied',
-           'edited', 'nearness', 'Search', 'cause_of', 'Repair', 'told', 'before_after', 'repair', 'Heard', 'each',
-           'Call', 'calls_of', 'call_order', 'in_letters', 'misfit_shapes']
+           'edited', 'nearness', 'Search', 'cause_of', 'Repair', 'capital', 'told', 'before_after', 'silent', 'repair',
+           'Heard', 'each', 'Call', 'calls_of', 'call_order', 'in_letters', 'misfit_shapes']
 
 # %% ../../nbs/tools/repair.ipynb #d88fe821
-import ast, dis, inspect, itertools, linecache, math, re, sys, time, types
+import ast, dis, inspect, itertools, linecache, math, re, sys, time, types, warnings
 from contextlib import contextmanager
 from functools import lru_cache, partial, reduce
 from typing import NamedTuple
@@ -759,6 +759,8 @@ class Repair(NamedTuple):
     after: str   # and as it should be
     all: bool    # is everything right then? Else the first wrong tensor is, and nothing else is worse
 
+def capital(text): return text[:1].upper() + text[1:]
+
 def told(changes):
     "One sentence for some edits"
     said = []
@@ -766,8 +768,8 @@ def told(changes):
         with applied(*changes[:k]): said.append((e.line(), e.says()))
     if len(said) > 1 and all(e.row is changes[0].row for e in changes):
         lines, once = sorted({str(line) for line, _ in said}, key=int), len({words for _, words in said}) == 1
-        return f'line{"s" if lines[1:] else ""} {" and ".join([", ".join(lines[:-1]), lines[-1]] if lines[1:] else lines)}: {said[0][1]}{", each time" if once else ", and so on"}'
-    return '; and '.join(f'line {line}: {words}' for line, words in said)
+        return f'Line{"s" if lines[1:] else ""} {" and ".join([", ".join(lines[:-1]), lines[-1]] if lines[1:] else lines)}: {said[0][1]}{", each time" if once else ", and so on"}'
+    return capital('; and '.join(f'line {line}: {words}' for line, words in said))
 
 def before_after(changes):
     "The statement that the first edit is in, before and after all of them"
@@ -778,6 +780,14 @@ def before_after(changes):
     before = shown()
     with applied(*changes): return before, shown()
 
+@contextmanager
+def silent():
+    "Without warnings: those of an edited attempt are not the learner's"
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        yield
+
+@silent()
 def repair(exercise,   # `Exercise`
            attempt,    # a wrong one: a function or a class
            cases=None, # those in which it has to be right then; None: all
@@ -872,6 +882,7 @@ def in_letters(shape, sizes): # shape; its sizes by letter
     by = {v: k for k, v in reversed(sizes.items())}
     return '(' + ','.join(by.get(s, str(s)) for s in shape) + (',)' if len(shape) == 1 else ')')
 
+@silent()
 def misfit_shapes(exercise, # `Exercise`
                   attempt,  # one that ends in an error
                  ):         # a sentence and the `Case`; None if it is another error
