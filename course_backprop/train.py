@@ -8,22 +8,26 @@ __all__ = ['SGD', 'History', 'batch_step', 'progress_bar', 'one_epoch', 'train',
 # %% ../nbs/10_train.ipynb #3317830f
 import sys
 import torch
+from .forward import floats
 from .module import clear_grads
 
 # %% ../nbs/10_train.ipynb #343e622d
 class SGD:
     "Stochastic gradient descent on `.g`, by the formulas of `torch.optim.SGD`"
     def __init__(self,
-                 params,          # list of tensors; changed by each step
+                 params,          # tensors, each of them once; changed by each step
                  lr,              # learning rate, above 0
                  momentum=0.,     # share of the old velocity that is kept, from 0 to below 1
                  weight_decay=0., # λ of the penalty λ/2·w², 0 or more; ValueError for others
                 ):
-        if isinstance(params, torch.Tensor) or not len(params): raise ValueError('params must be a list of at least one tensor')
+        self.params = [] if isinstance(params, torch.Tensor) else list(params)
+        if not self.params: raise ValueError('params must be a list of at least one tensor')
+        if len(set(map(id, self.params))) < len(self.params): raise ValueError('a parameter stands in the list twice: it would take two steps at a time')
+        floats(**{f'parameter_{k}': p for k, p in enumerate(self.params)})
         if not 0 < lr < float('inf'): raise ValueError(f'the learning rate must be above 0, not {lr}')
         if not 0 <= momentum < 1: raise ValueError(f'momentum must be from 0 to below 1, not {momentum}')
-        if not weight_decay >= 0: raise ValueError(f'weight_decay must be 0 or more, not {weight_decay}')
-        self.params, self.lr, self.momentum, self.weight_decay = list(params), lr, momentum, weight_decay
+        if not 0 <= weight_decay < float('inf'): raise ValueError(f'weight_decay must be 0 or more, not {weight_decay}')
+        self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
         self.velocity = [None]*len(self.params)
 
     def direction(self, k): # index of a parameter; to a tensor of its shape
@@ -35,10 +39,12 @@ class SGD:
         return self.velocity[k]
 
     def step(self):
-        "Move every parameter. ValueError if one has no `.g`, FloatingPointError if one would be inf or nan, before any is moved"
+        "Move every parameter. ValueError if one has no `.g` like it, FloatingPointError if one would be inf or nan, before any is moved"
         for k, p in enumerate(self.params):
-            if getattr(p, 'g', None) is None:
+            if (g := getattr(p, 'g', None)) is None:
                 raise ValueError(f'parameter {k} has no gradient `.g`: run `backward` before each step')
+            if misfit := [what for what in ('shape', 'dtype', 'device') if getattr(g, what, None) != getattr(p, what)]:
+                raise ValueError(f'the `.g` of parameter {k} has another {" and ".join(misfit)} than the parameter')
         moved = [p - self.lr*self.direction(k) for k, p in enumerate(self.params)]
         for k, p in enumerate(moved):
             if not p.isfinite().all(): raise FloatingPointError(f'parameter {k} would be inf or nan')
@@ -117,13 +123,16 @@ def train(model,          # a `Model`; its parameters are changed
 def classify(model, # a `Model` with one output, the digit, or ten, one for each
              x,     # images (n,i)
             ):      # the digits it says (n,), int64
-    "The digit that the model predicts for each image"
+    "The digit that the model predicts for each image; ValueError where what it puts out is nan"
     out = model.predict(x)
+    if out.isnan().any(): raise ValueError(f'the model puts out nan, for image {out.isnan().any(1).nonzero()[0].item()} first')
     return out.argmax(1) if out.shape[1] > 1 else out[:,0].round().clamp(0, 9).long()
 
 def accuracy(model,  # as in `classify`
              x,      # images (n,i)
-             labels, # the true digits (n,), int64
+             labels, # the true digits (n,), int64; ValueError for another shape or dtype
             ):       # from 0 to 1
     "Share of images whose digit is predicted right"
+    if not len(x) or not isinstance(labels, torch.Tensor) or (labels.shape, labels.dtype) != ((len(x),), torch.int64):
+        raise ValueError(f'{len(x)} images, at least one, need as many labels, ({len(x)},) int64, not {tuple(getattr(labels, "shape", ()))} {getattr(labels, "dtype", type(labels).__name__)}')
     return (classify(model, x) == labels).float().mean().item()
