@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from .forward import lin, mse, relu, residual
 from .linear_grad import upstream
+from .backward import span
 
 # %% ../nbs/07_layers.ipynb #763a4d5b
 class Lin:
@@ -57,7 +58,7 @@ def held(layer, # any layer
 
 def check_once(things, # layers and tensors of a model, each of which is to stand there once
               ):
-    "ValueError if one stands there twice: its second gradient would overwrite the first"
+    "ValueError if one stands there twice, or two tensors share memory: the second gradient would overwrite the first"
     seen = set()
     for z in things:
         if id(z) in seen:
@@ -65,6 +66,9 @@ def check_once(things, # layers and tensors of a model, each of which is to stan
             raise ValueError(f'{what} is used twice in this model: one gradient would overwrite the other. '
                              'Give each place one of its own')
         seen.add(id(z))
+    places = sorted((*span(z), tuple(z.shape)) for z in things if isinstance(z, Tensor) and z.data_ptr())
+    for (_, end, _), (start, _, shape) in zip(places, places[1:]):
+        if start < end: raise ValueError(f'a tensor {shape} shares its numbers with another one in this model: their gradients would have to be added')
 
 # %% ../nbs/07_layers.ipynb #d09c43d2
 class Model:

@@ -6,12 +6,14 @@
 __all__ = ['byte_stats', 'as_floats', 'slices', 'gradient_memory', 'refuse', 'forward_and_backward', 'byte_batches']
 
 # %% ../nbs/16_lean.ipynb #1a205fb2
-import gzip, math
+import gzip, hashlib, math, zlib
 from importlib.resources import files
 from pathlib import Path
 import torch
 from torch import Tensor
+from .mnist import LARGEST, PUBLISHED_MD5
 from .forward import lin_shape, residual
+from .backward import no_alias
 
 # %% ../nbs/16_lean.ipynb #fb9a8ff9
 def byte_stats(batches, # iterable of uint8 tensors
@@ -52,13 +54,16 @@ def slices(inp, n, w1, chunk, mean, std): # as in `forward_and_backward`
     if stop < n: raise ValueError(f'{stop} images, but {n} targets')
 
 # %% ../nbs/16_lean.ipynb #faf4a1d1
-def gradient_memory(inp):
-    "Memory for `inp.g`: the old one if it fits. Until the new one is set there is none, so that it can't be half done"
+def gradient_memory(inp,    # images that receive `.g`
+                    others, # tensors that are read
+                   ):       # a tensor like `inp`
+    "Memory for `inp.g`: the old one if it fits and is nobody else's. Until the new one is set there is none, so that it can't be half done"
     if not isinstance(inp, Tensor) or not inp.is_floating_point():
         raise ValueError('only a tensor of floats can receive a gradient: for other images pass input_grad=False')
     g = inp.__dict__.pop('g', None)
     fits = isinstance(g, Tensor) and (g.shape, g.dtype, g.device) == (inp.shape, inp.dtype, inp.device) and g.is_contiguous()
-    return g if fits else torch.empty_like(inp, memory_format=torch.contiguous_format)
+    taken = {z.untyped_storage().data_ptr() for z in (inp, *others)}
+    return g if fits and g.untyped_storage().data_ptr() not in taken else torch.empty_like(inp, memory_format=torch.contiguous_format)
 
 def refuse(squares, # of the errors of a slice, (m,o)
            rows,    # which these are
@@ -82,13 +87,16 @@ def forward_and_backward(inp,             # images (n,i): floats, or bytes with 
                          mean=None,       # of the bytes, 0 to 255; None for floats
                          std=None,        # of the bytes
                         ):                # the loss, a scalar
-    "As `backward.forward_and_backward`, a slice at a time. ValueError, before a parameter's `.g` is set, for what doesn't fit or isn't finite"
+    "As `backward.forward_and_backward`, a slice at a time; sums in float32 or wider. ValueError, before a parameter's `.g` is set, for what doesn't fit or isn't finite"
     n, numbers = len(targ), targ.numel()
     if chunk < 1: raise ValueError(f'chunk is a number of images, at least 1, not {chunk}')
-    if (mean is None) != (std is None) or std == 0: raise ValueError(f'bytes need a mean and a std above 0, not {mean} and {std}')
+    if (mean, std) != (None, None) and not (mean is not None and math.isfinite(mean) and std and 0 < std < math.inf):
+        raise ValueError(f'bytes need a mean and a std above 0, not {mean} and {std}')
     if numbers == 0: raise ValueError(f'no samples: the targets have shape {tuple(targ.shape)}')
-    inp_g = gradient_memory(inp) if input_grad else None
-    w1_g, b1_g, w2_g, b2_g = (torch.zeros_like(z) for z in (w1, b1, w2, b2))
+    no_alias(**{'inp': inp} if isinstance(inp, Tensor) else {}, w1=w1, b1=b1, w2=w2, b2=b2)
+    inp_g = gradient_memory(inp, (targ, w1, b1, w2, b2)) if input_grad else None
+    wide = torch.promote_types(w1.dtype, torch.float32)     # a long sum in bfloat16 soon takes in nothing more
+    w1_g, b1_g, w2_g, b2_g = (torch.zeros_like(z, dtype=wide) for z in (w1, b1, w2, b2))
     memory = w1.new_empty(2, min(chunk, n), w1.shape[1])
     loss = 0.
     for rows, x in slices(inp, n, w1, min(chunk, n), mean, std):
@@ -97,25 +105,34 @@ def forward_and_backward(inp,             # images (n,i): floats, or bytes with 
         torch.mm(x, w1, out=v).add_(b1).relu_()
         r = residual(torch.addmm(b2, v, w2), targ[rows])
         squares = r.pow(2)
-        loss += squares.sum().item()
+        loss += squares.sum(dtype=wide).item()
         if not math.isfinite(loss): refuse(squares, rows)
         u_g = r.mul_(2/numbers)                     # 2/n of all samples, not of this slice
         w2_g += v.t() @ u_g
-        b2_g += u_g.sum(0)
+        b2_g += u_g.sum(0, dtype=wide)
         gate = v.sign_()                            # 1 where t was positive, else 0; v isn't needed any more
         torch.mm(u_g, w2.t(), out=t_g).mul_(gate)
         w1_g += x.t() @ t_g
-        b1_g += t_g.sum(0)
+        b1_g += t_g.sum(0, dtype=wide)
         if input_grad: torch.mm(t_g, w1.t(), out=inp_g[rows])
     if input_grad: inp.g = inp_g
-    w1.g, b1.g, w2.g, b2.g = w1_g, b1_g, w2_g, b2_g
+    for z, g in zip((w1, b1, w2, b2), (w1_g, b1_g, w2_g, b2_g)): z.g = g.to(z.dtype)
     return w1.new_tensor(loss/numbers)
 
 # %% ../nbs/16_lean.ipynb #de98ce41
 def byte_batches(path=None, # folder with MNIST's files; None: the ones shipped with the package
-                 size=2048, # images in a batch
+                 size=2048, # images in a batch, at least 1
                 ):          # yields uint8 tensors (size,784)
-    "MNIST's 60,000 training images from their file, batch by batch, never more than one in memory"
-    with gzip.open(Path(path or files('course_backprop')/'data')/'train-images-idx3-ubyte.gz') as f:
-        f.read(16)                                  # the header, see lesson 0
-        while raw := f.read(size*784): yield torch.frombuffer(bytearray(raw), dtype=torch.uint8).view(-1, 784)
+    "MNIST's 60,000 training images from their file, batch by batch, never more than one in memory. ValueError, at its end, if it isn't the published one"
+    if size < 1: raise ValueError(f'size is a number of images, at least 1, not {size}')
+    name, why, read = 'train-images-idx3-ubyte', 'is not the published one', 16
+    file = Path(path or files('course_backprop')/'data')/f'{name}.gz'
+    try:
+        with gzip.open(file) as f:
+            known = hashlib.md5(f.read(16), usedforsecurity=False)          # the header, see lesson 0
+            while read <= LARGEST and len(raw := f.read(size*784)) >= 784:
+                known.update(raw)
+                read += len(raw)
+                yield torch.frombuffer(bytearray(raw), dtype=torch.uint8)[:len(raw)//784*784].view(-1, 784)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as e: why = f'cannot be unpacked ({e})'
+    if why.startswith('cannot') or known.hexdigest() != PUBLISHED_MD5[name]: raise ValueError(f'{file} {why}: it is damaged or altered')

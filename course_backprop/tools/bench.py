@@ -6,8 +6,8 @@
 __all__ = ['GRADIENTS', 'OF', 'NO_MEMORY', 'memory', 'forget_peak', 'gradients', 'clear', 'extra_memory', 'seconds', 'medians',
            'Way', 'by_hand', 'lean', 'loss_of', 'autograd', 'compiled', 'jax_grad', 'matmuls', 'peers', 'Figure',
            'Figures', 'compare_times', 'compare_fresh', 'on_disk', 'compare_sizes', 'from_bytes', 'elsewhere', 'bench',
-           'machine', 'describe', 'draw_bars', 'draw_figures', 'write_json', 'above_0', 'new_file', 'picture_file',
-           'backprop_bench']
+           'engine', 'bench_engine', 'machine', 'describe', 'draw_bars', 'draw_figures', 'write_json', 'above_0',
+           'new_file', 'picture_file', 'backprop_bench']
 
 # %% ../../nbs/tools/bench.ipynb #5c8993fc
 import argparse, ctypes, gc, json, os, platform, tempfile
@@ -20,7 +20,7 @@ from statistics import median
 from time import perf_counter
 from typing import NamedTuple
 import torch
-from .compare import Table, compare_all
+from .compare import Table, assert_close, compare_all
 from .lab import guarded, parser_of, say, why
 
 # %% ../../nbs/tools/bench.ipynb #4e94777b
@@ -273,6 +273,34 @@ def bench(rounds=15, # how often each way runs
     figures += compare_sizes(x, y, params, times, max(3, rounds//3))
     return figures
 
+# %% ../../nbs/tools/bench.ipynb #e1180002
+def engine(x, y, params, input_grad):
+    "Lesson 11's engine on the same network"
+    from course_backprop.engine import Var, backward
+    def run():
+        inp, w1, b1, w2, b2 = Var(x) if input_grad else x, *map(Var, params)
+        backward(((((inp @ w1 + b1).relu() @ w2 + b2).reshape(-1) - y)**2).mean())
+    return Way(run, (x, *params))
+
+def bench_engine(rounds=15, # how often each way runs on all images; on a batch a hundred times as often
+                ):          # `Figures`
+    "The engine's time against that of PyTorch's autograd, on MNIST; AssertionError if their gradients differ"
+    from course_backprop.forward import init_params
+    from course_backprop.mnist import training_set
+    figures, params = Figures(), init_params(784, 50, generator=torch.Generator().manual_seed(0))
+    for n, times, bound in ((50000, rounds, 1.15), (64, 100*rounds, 3.)):
+        x, y = training_set(n)
+        for input_grad in (True, False):
+            ways = dict(engine=engine(x, y, params, input_grad), autograd=autograd(x, y, params, input_grad))
+            for way in ways.values(): way.run()
+            names = ['x', 'w1', 'b1', 'w2', 'b2'][not input_grad:]
+            assert_close(*(dict(zip(names, gradients(way.tensors[not input_grad:]))) for way in ways.values()))
+            time = medians({name: way.run for name, way in ways.items()}, times)
+            what = 'all five gradients' if input_grad else 'without x.g'
+            figures.append(Figure(f'the engine vs PyTorch autograd, n = {n:,}, {what}', time['engine']/time['autograd'], OF, bound))
+            for z in (x, *params): z.g = None
+    return figures
+
 # %% ../../nbs/tools/bench.ipynb #c2e4de1e
 def machine():
     "What this runs on, as a dict"
@@ -339,9 +367,10 @@ def picture_file(word): # as in `new_file`
 
 @guarded
 def backprop_bench(argv=None): # words of the command line; none: those of this process
-    "Measure lean against autograd and others on MNIST and print a table; returns the exit status or a line on what is wrong"
+    "Measure lean, or the engine, against autograd and others on MNIST and print a table; returns the exit status or a line on what is wrong"
     parser = parser_of('backprop_bench', 'Time and memory of lesson 16\'s gradients against those of autograd and others. '
                        'Takes a few minutes, and 3 GB on the disk of temporary files.')
+    parser.add_argument('--engine', action='store_true', help='measure lesson 11\'s engine against autograd instead, in half a minute')
     parser.add_argument('--json', type=new_file, metavar='FILE', help='write the figures there too')
     parser.add_argument('--picture', type=picture_file, metavar='FILE', help='draw the ratios there, as .png, .svg or .pdf')
     parser.add_argument('--rounds', type=above_0, default=15, metavar='R', help='how often each way runs (default: 15)')
@@ -349,7 +378,7 @@ def backprop_bench(argv=None): # words of the command line; none: those of this 
     opts = parser.parse_args(argv)
     torch.set_num_threads(opts.threads)
     try:
-        figures, found = bench(opts.rounds), machine()
+        figures, found = (bench_engine if opts.engine else bench)(opts.rounds), machine()
         say(f'{describe(found)}\n\n{figures}')
         if opts.json: write_json(figures, found, opts.json)
         if opts.picture: draw_figures(figures, describe(found), opts.picture)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['TOLERANCE', 'PART', 'SIZES', 'errors', 'misfit', 'Row', 'compare', 'Table', 'Report', 'compare_all', 'assert_close',
-           'true_grads', 'central_difference', 'hostile_cases', 'Rejections', 'must_reject', 'check_network']
+           'true_grads', 'central_difference', 'hostile_cases', 'Rejections', 'must_reject', 'check_adjoint',
+           'check_network']
 
 # %% ../../nbs/tools/compare.ipynb #7c1029d8
 from contextlib import nullcontext
@@ -213,6 +214,25 @@ def must_reject(check,  # function of one version; raises where that version is 
         except expect as e: says.append((version.__doc__, str(e)))
         else: raise AssertionError(f'the check accepts a wrong version: {version.__doc__}')
     return says
+
+# %% ../../nbs/tools/compare.ipynb #e1190002
+def check_adjoint(f,        # forward function, of PyTorch's tensors
+                  inputs,   # its tensors
+                  upstream, # gradient that arrives at what `f` returns
+                  grads,    # gradients to judge, one for each of `inputs`
+                  seed=0,   # of the random direction
+                 ):
+    "AssertionError unless ⟨u, Jv⟩ = ⟨Jᵀu, v⟩ in a random direction v, with Jv by PyTorch's forward mode"
+    for k, (g, x) in enumerate(zip(grads, inputs, strict=True)):
+        says = misfit(g, x)
+        if says: raise AssertionError(f'gradient {k}: {says}')
+    generator = torch.Generator().manual_seed(seed)
+    along = tuple(torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x) for x in inputs)
+    moved = torch.func.jvp(f, tuple(x.detach() for x in inputs), along)[1]
+    parts = [g*v for g, v in zip(grads, along)]
+    left, right, scale = (upstream*moved).sum(), sum(p.sum() for p in parts), sum(p.abs().sum() for p in parts)
+    if not abs(left - right) <= 10*_tolerance(None, left.dtype)*scale:
+        raise AssertionError(f'⟨u, Jv⟩ is {left:.9g}, but ⟨Jᵀu, v⟩ is {right:.9g}')
 
 # %% ../../nbs/tools/compare.ipynb #0c9e0002
 def check_network(build,   # function of a list of pairs (w, b), one for each linear layer: a model, called as `model(inp, targ)`
