@@ -25,7 +25,7 @@ TASKS += [
 Question('recall_last_call', 'B', 'What the layer kept of batch A was replaced by the second call.',
     {'A': 'Each call sets `self.inp` and `self.out` anew. What do they hold after the second one?', 'both': 'A layer keeps one `inp` and one `out`. Which batch are they from, after the second call?'}, '',
     ('What does a call leave behind in the layer?', '`self.inp` and `self.out`, and the next call replaces them.', 'The last call counts.')),
-Question('recall_grad_again', 72, '`.grad` adds up: 36 and 36. Our `.g` would be 36 again.',
+Question('recall_grad_adds', 72, '`.grad` adds up: 36 and 36. Our `.g` would be 36 again.',
     {36: 'That is what our `.g` would be, which is replaced. What does `backward()` do with a `.grad` that is there already?', 0: 'Nobody has set it back. What does `backward()` do with a `.grad` that is there already?',
      1296: 'Not multiplied. Over several paths, and over several calls of `backward()`, gradients are added.', 18: 'Nothing is averaged. What does `backward()` do with a `.grad` that is there already?'},
     'What does `backward()` do with a `.grad` that is there already?',
