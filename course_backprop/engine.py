@@ -80,8 +80,7 @@ RULES = { # operation: for each thing it takes, its gradient. g arrives, y came 
     'reshape':   (lambda g, y, x, shape: g.reshape(x.shape),),
     'transpose': (lambda g, y, x, i, j: g.transpose(i, j),),
     'permute':   (lambda g, y, x, dims: g.permute([[d % x.ndim for d in dims].index(k) for k in range(x.ndim)]),),
-    'getitem':   (lambda g, y, x, at: put(g, at, x.shape),),
-    'put':       (lambda g, y, x, at, shape: g[at],),
+    'getitem':   (lambda g, y, x, at: put(g, at, x.shape),),       'put': (lambda g, y, x, at, shape: g[at],),
     'cat':       piece}
 
 # %% ../nbs/11_engine.ipynb #e11a0059

@@ -33,7 +33,7 @@ def draw_arrows(ax, made_from, at, active):
         for o in dict.fromkeys(inputs):
             times, back = inputs.count(o), name == active
             for k in range(times):
-                bend = .35*(k - (times - 1)/2) if times > 1 else (.3 if at[name][0] - at[o][0] > 1 else 0)
+                bend = .35*(k - (times - 1)/2) if times > 1 else (-.38 if at[name][0] - at[o][0] > 1 else 0)        # over what stands between
                 ax.annotate('', at[o] if back else at[name], at[name] if back else at[o],
                             arrowprops=dict(arrowstyle='-|>', lw=2.2 if back else 1.3, ls='--' if back else '-', shrinkA=19, shrinkB=19,
                                             color=BACKWARD if back else FORWARD, connectionstyle=f'arc3,rad={-bend if back else bend}'))
@@ -55,7 +55,7 @@ def draw_graph(made_from,  # as in `depths`
         ax.text(x, y, name, ha='center', va='center')
         ax.annotate(says.get(name, ''), (x, y), (0, -17), textcoords='offset points', ha='center', va='top', fontsize=8.5)
         if name in turns: ax.annotate(f'{turns[name]}.', (x, y), (0, 16), textcoords='offset points', ha='center', va='bottom', fontsize=9, color=BACKWARD, weight='bold')
-    ax.set(xlim=(min(xs) - .55, max(xs) + .55), ylim=(min(ys) - .75, max(ys) + .65), title=title)
+    ax.set(xlim=(min(xs) - .55, max(xs) + .55), ylim=(min(ys) - .75, max(ys) + .7), title=title)
     ax.axis('off')
 
 # %% ../../nbs/tools/graph.ipynb #e1170011
