@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['CAUSES', 'FORMS', 'PARTS', 'FINDERS', 'UNKNOWN', 'MARKS', 'COLORS', 'SMALL', 'Look', 'dense', 'same', 'every',
            'transpose', 'find_transposed', 'is_column', 'find_batch_sum', 'by_size', 'unstretched', 'find_stretched',
-           'find_broadcast', 'ratio', 'spell', 'find_constant', 'find_size', 'find_other', 'signs', 'find_where',
-           'find_uniform', 'find_no_upstream', 'find_before', 'find_part', 'find_wrong_gate', 'opened', 'find_dtype',
-           'Suspect', 'kind', 'find_kind', 'gives', 'explain', 'Entries', 'entries', 'Verdict', 'code', 'diagnose',
-           'jacobian', 'given_jacobian', 'find_paths', 'find_sum', 'Verdicts', 'runs', 'check_backward', 'judge_input']
+           'find_broadcast', 'ratio', 'spell', 'find_constant', 'find_size', 'find_other', 'find_summand', 'signs',
+           'find_where', 'find_uniform', 'find_no_upstream', 'find_before', 'find_part', 'find_wrong_gate', 'opened',
+           'find_dtype', 'Suspect', 'kind', 'find_kind', 'gives', 'explain', 'Entries', 'entries', 'Verdict', 'code',
+           'diagnose', 'jacobian', 'given_jacobian', 'find_paths', 'find_sum', 'Verdicts', 'runs', 'check_backward',
+           'judge_input']
 
 # %% ../../nbs/tools/diagnose.ipynb #695f5fd0
 import html, re
@@ -184,11 +185,21 @@ def find_other(looks):
     for name in looks[0].belong:
         if every(looks, lambda l: l.belong.get(name)): return 'swapped', f'is what belongs in `{name}`'
 
+def find_summand(looks):
+    "Another tensor, or a number, that is added and should not be, or is not and should be"
+    if len(looks) < 3 or not all(l.got.shape == l.want.shape for l in looks): return
+    for name in looks[0].others:
+        there = [l.others.get(name) for l in looks]
+        if not all(dense(t) and t.shape in (l.want.shape, ()) for t, l in zip(there, looks)) or not any(t.any() for t in there): continue
+        if every(looks, lambda l: l.want - l.others[name]): return 'missing', f'is too small by `{name}`, in every case'
+        if every(looks, lambda l: l.want + l.others[name]): return 'swapped', f'is too large by `{name}`, in every case'
+
 def signs(look): # to a dict of masks, by words
     "Where the tensors of that shape are positive, negative and 0, and where one is larger than another"
     whole = {k: t.reshape(look.want.shape) for k, t in (*look.others.items(), ('out.g', look.upstream)) if dense(t) and t.numel() == look.want.numel() > 0 and t.squeeze().shape == look.want.squeeze().shape}
     found = {f'`{k}` is {word}': mask for k, t in whole.items() for word, mask in (('positive', t > 0), ('negative', t < 0), ('0', t == 0), ('not positive', t <= 0), ('not negative', t >= 0))}
-    return found | {f'`{a}` is larger than `{b}`': whole[a] > whole[b] for a in whole for b in whole if a != b and whole[a].dtype == whole[b].dtype}
+    pairs = [(a, b) for a in whole for b in whole if a != b and whole[a].dtype == whole[b].dtype]
+    return found | {f'`{a}` is equal to `{b}`': whole[a] == whole[b] for a, b in pairs} | {f'`{a}` is larger than `{b}`': whole[a] > whole[b] for a, b in pairs}
 
 def find_where(looks):
     "Wrong only where some tensor is positive, say, and in most of those places"
@@ -268,7 +279,7 @@ class Suspect(NamedTuple):
     got: object # what it gives: a tensor, a list of one for each case, or a function, as its user says
 
 FINDERS = (find_transposed, find_dtype, find_constant, find_size, find_batch_sum, find_stretched, find_other, find_no_upstream, find_before,
-           find_part, find_wrong_gate, find_uniform)
+           find_part, find_wrong_gate, find_summand, find_uniform)
 
 UNKNOWN = 'unknown', 'is wrong, and none of the usual mistakes explains all cases'
 
