@@ -53,16 +53,16 @@ def draw_open(shares,   # dict of tensors (h,) by name: for what share of the im
     """The units of a layer, sorted by how many images open their gate, in three groups: dead, nearly shut, open
 
     Notice how many units do the work. Dead ones have no bar, but a hatched field below the line; nearly shut ones lie on a grey field."""
-    fig, axs = plt.subplots(1, len(shares), figsize=(4.1*len(shares), 2.2), sharey=True, squeeze=False)
+    fig, axs = plt.subplots(1, len(shares), figsize=(3*len(shares), 2.2), sharey=True, squeeze=False)
     for ax, (name, share) in zip(axs[0], shares.items()):
         share = share.detach().sort().values
         dead, shut = (share == 0).sum().item(), (share < few).sum().item()
         ax.bar(range(dead, len(share)), share[dead:], color=FORWARD)
-        if dead: ax.axvspan(-.5, dead - .5, 0, .08, color='#EEEEEE', ec='black', hatch='xxx', lw=0)
-        if shut > dead: ax.axvspan(dead - .5, shut - .5, .08, 1, color='#E6E6E6', zorder=0)
+        ax.bar(range(dead), -.08, width=1, color='#EEEEEE', edgecolor='black', hatch='xxx', lw=0)     # below 0: no share at all
+        ax.bar(range(dead, shut), 1.05, width=1, color='#E6E6E6', zorder=0)
         ax.axhline(0, color='black', lw=1)
         ax.spines['bottom'].set_visible(False)
-        ax.set(ylim=(-.08*1.05/.92, 1.05), xlim=(-.7, len(share) - .3), yticks=[0, .5, 1], xlabel='hidden units, sorted',
+        ax.set(ylim=(-.09, 1.05), xlim=(-.7, len(share) - .3), yticks=[0, .5, 1], xlabel='hidden units, sorted',
                title=f'{name}\n{dead} dead, {shut - dead} nearly shut, {len(share) - shut} open')
     axs[0,0].set_ylabel('share of images\nthat open the gate')
 
@@ -74,6 +74,9 @@ def draw_first_steps(losses, # of the first hundred steps, or fewer
     ax.semilogy(range(1, len(losses) + 1), losses, color=FORWARD, lw=1.2)
     ax.axhline(losses[0], color=MUTED, lw=1, ls=':')
     ax.set(xlim=(0, 101), ylim=(.02, min(max(.2, 2*max(losses)), 1e4)), xlabel='step', ylabel='loss')
+    if max(losses) < .3: ax.set_yticks([.02, .05, .1, .2])
+    ax.yaxis.set_major_formatter(lambda value, _: f'{value:,.6g}')
+    ax.yaxis.set_minor_formatter(lambda *_: '')
     if len(losses) < 100: ax.text(len(losses) + 5, 10, f'after step {len(losses)}\nno number any more', fontsize=9)
     ax.set_title(said, fontsize=9)
 
