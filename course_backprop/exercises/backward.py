@@ -115,7 +115,7 @@ def two_layer_cases():
     for n, i, o, randn in hostile_cases():
         h = i + 2
         params = Params(randn(i, h), randn(h), randn(h, o), randn(o))
-        targ = randn(n) if o == 1 else randn(n, o)
+        targ = (randn(n) if o == 1 else randn(n, o)) + 3
         yield network_case(at_kinks(randn(n, i), params.b1), targ, params, forward, TWO, {'n': n, 'i': i, 'h': h, 'o': o, 'n·o': n*o})
 
 def three_layer_cases():

@@ -74,7 +74,7 @@ def pencil(w): # the nine parameters of the pencil network
 def nudge_cases():
     numbers = [1., -1., 2., 0., 0., .5, 1., 3., 1.]
     for loss, w, k, step, slope in (
-        (line(3.), [2.], 0, .5, 3.), (line(3., -2.), [5., 1.], 1, .5, -2.), (line(3., -2., .7), [5., -4., 2.], 0, .25, 3.),
+        (line(3.), [2.], 0, .5, 3.), (line(3., -2.), [.1, 1.], 0, .2, 3.), (line(3., -2.), [5., 1.], 1, .5, -2.), (line(3., -2., .7), [5., -4., 2.], 0, .25, 3.),
         (lambda w: w[0]**2 + 1, [3.], 0, 1e-6, 6.), (lambda w: w[0]**2*w[1] - w[2], [3., -2., 1.], 1, 1e-6, 9.),
         *((pencil, numbers, k, 1e-6, slope) for k, slope in enumerate((4., 0., 8., 0., 4., 0., 20., 0., 4.)))):
         want = dict(result=torch.tensor(slope, dtype=torch.float64), w=torch.tensor(w, dtype=torch.float64))

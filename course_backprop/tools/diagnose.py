@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['CAUSES', 'FORMS', 'PARTS', 'FINDERS', 'UNKNOWN', 'MARKS', 'COLORS', 'SMALL', 'Look', 'dense', 'same', 'every',
            'transpose', 'find_transposed', 'is_column', 'find_batch_sum', 'by_size', 'unstretched', 'find_stretched',
-           'find_broadcast', 'ratio', 'spell', 'find_constant', 'find_size', 'find_other', 'signs', 'find_where',
-           'find_uniform', 'find_no_upstream', 'find_before', 'find_part', 'find_wrong_gate', 'opened', 'find_dtype',
-           'Suspect', 'kind', 'find_kind', 'gives', 'explain', 'Entries', 'entries', 'Verdict', 'code', 'diagnose',
-           'jacobian', 'given_jacobian', 'find_paths', 'find_sum', 'Verdicts', 'runs', 'check_backward', 'judge_input']
+           'find_broadcast', 'ratio', 'spell', 'find_constant', 'find_size', 'find_other', 'find_summand', 'signs',
+           'find_where', 'find_uniform', 'find_no_upstream', 'find_before', 'find_part', 'find_wrong_gate', 'opened',
+           'find_dtype', 'Suspect', 'kind', 'find_kind', 'gives', 'explain', 'Entries', 'entries', 'Verdict', 'code',
+           'diagnose', 'jacobian', 'given_jacobian', 'find_paths', 'find_sum', 'Verdicts', 'runs', 'check_backward',
+           'judge_input']
 
 # %% ../../nbs/tools/diagnose.ipynb #695f5fd0
 import html, re
@@ -146,7 +147,7 @@ def ratio(look):
 def spell(c): # a number; to a string
     "A number as a learner would write it: a fraction where it is one"
     f = Fraction(c).limit_denominator(64)
-    if abs(f - c) > 2e-5*abs(c): return f'{c:.6g}'
+    if abs(f - c) > 2e-5*abs(c) or abs(f) >= 10**6: return f'{c:.6g}'
     return str(f) if f.denominator not in (2, 4, 5, 10, 20) else f'{float(f):g}'
 
 def find_constant(looks):
@@ -184,11 +185,21 @@ def find_other(looks):
     for name in looks[0].belong:
         if every(looks, lambda l: l.belong.get(name)): return 'swapped', f'is what belongs in `{name}`'
 
+def find_summand(looks):
+    "Another tensor, or a number, that is added and should not be, or is not and should be"
+    if len(looks) < 3 or not all(l.got.shape == l.want.shape for l in looks): return
+    for name in looks[0].others:
+        there = [l.others.get(name) for l in looks]
+        if not all(dense(t) and t.shape in (l.want.shape, ()) for t, l in zip(there, looks)) or not any(t.any() for t in there): continue
+        if every(looks, lambda l: l.want - l.others[name]): return 'missing', f'is too small by `{name}`, in every case'
+        if every(looks, lambda l: l.want + l.others[name]): return 'swapped', f'is too large by `{name}`, in every case'
+
 def signs(look): # to a dict of masks, by words
     "Where the tensors of that shape are positive, negative and 0, and where one is larger than another"
     whole = {k: t.reshape(look.want.shape) for k, t in (*look.others.items(), ('out.g', look.upstream)) if dense(t) and t.numel() == look.want.numel() > 0 and t.squeeze().shape == look.want.squeeze().shape}
     found = {f'`{k}` is {word}': mask for k, t in whole.items() for word, mask in (('positive', t > 0), ('negative', t < 0), ('0', t == 0), ('not positive', t <= 0), ('not negative', t >= 0))}
-    return found | {f'`{a}` is larger than `{b}`': whole[a] > whole[b] for a in whole for b in whole if a != b and whole[a].dtype == whole[b].dtype}
+    pairs = [(a, b) for a in whole for b in whole if a != b and whole[a].dtype == whole[b].dtype]
+    return found | {f'`{a}` is equal to `{b}`': whole[a] == whole[b] for a, b in pairs} | {f'`{a}` is larger than `{b}`': whole[a] > whole[b] for a, b in pairs}
 
 def find_where(looks):
     "Wrong only where some tensor is positive, say, and in most of those places"
@@ -268,7 +279,7 @@ class Suspect(NamedTuple):
     got: object # what it gives: a tensor, a list of one for each case, or a function, as its user says
 
 FINDERS = (find_transposed, find_dtype, find_constant, find_size, find_batch_sum, find_stretched, find_other, find_no_upstream, find_before,
-           find_part, find_wrong_gate, find_uniform)
+           find_part, find_wrong_gate, find_summand, find_uniform)
 
 UNKNOWN = 'unknown', 'is wrong, and none of the usual mistakes explains all cases'
 
@@ -465,22 +476,30 @@ def check_backward(function,    # a `torch.autograd.Function`; or a pair: forwar
                    seed=0,      # of the upstream gradients
                    tol=1e-6,    # largest relative error that passes
                   ):            # `Verdicts`, one for each input
-    "Is a backward function right, and if not, why? ValueError unless there is a gradient, or None, for each input"
-    names = list(names) or [f'input {k}' for k in range(len(inputs))]
+    "Is a backward function right, and if not, why? ValueError unless there is a gradient, or None, for each input, and a name or none"
+    names, changed = list(names) or [f'input {k}' for k in range(len(inputs))], {}
+    if len(names) != len(inputs): raise ValueError(f'{len(inputs)} inputs, but {len(names)} names')
     forward, backward = runs(function)
     generator, out = torch.Generator().manual_seed(seed), forward(*inputs).detach()
     ups = [torch.randn(out.shape, generator=generator, dtype=out.dtype) for _ in range(2)]
     tests = [*ups, torch.ones_like(out)]                 # ones: the local derivative alone
     truth = [[central_difference(lambda z: (forward(*inputs[:k], z, *inputs[k+1:]).detach()*up).sum(), x, eps=1e-4) for up in tests]
              for k, x in enumerate(inputs)]
-    given = [backward(up, *(x.clone() for x in inputs)) for up in ups]
+    def on_copies(up):
+        before, copies = (up, *inputs), [z.clone() for z in (up, *inputs)]
+        got = backward(*copies)
+        changed.update({name: None for name, z, old in zip(('upstream', *names), copies, before) if not torch.equal(z, old)})
+        return got
+    given = [on_copies(up) for up in ups]
     if any(len(g) != len(inputs) for g in given): raise ValueError(f'{len(inputs)} inputs, but {len(given[0])} gradients')
     wrong = [Suspect(cause, says, [runs((forward, version))[1](up, *inputs) for up in ups]) for cause, says, version in suspects]
     def paths(k):
         rows = given_jacobian(backward, inputs, k, out) if out.numel()*inputs[k].numel() <= SMALL else None
         return None if rows is None else find_paths(rows, jacobian(forward, inputs, k), inputs[k].shape)
-    return Verdicts(judge_input(name, [g[k] for g in given], truth[k], ups, dict(zip(names, inputs)),
+    verdicts = Verdicts(judge_input(name, [g[k] for g in given], truth[k], ups, dict(zip(names, inputs)),
                                 [s._replace(got=[g[k] for g in s.got]) for s in wrong], tol, lambda: paths(k)) for k, name in enumerate(names))
+    says = 'was changed in place: it has to stay as it was, as others may read it'
+    return Verdicts([*verdicts, *(Verdict(f'`{name}`', False, 'changed-input', name, says) for name in changed)])
 
 SMALL = 10_000       # entries of a Jacobian that is looked at as a whole
 

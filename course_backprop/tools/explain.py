@@ -89,7 +89,10 @@ def look_at(exercise, case, run, name): # `Run` from random `.g`; name of a tens
     others = tensors(case.args)
     others |= {f'{k}.g': t.g for k, t in others.items() if hasattr(t, 'g')}
     others = {k: t for k, t in others.items() if k != name and t is not case.upstream}
-    others |= {k: torch.tensor(v, dtype=torch.float64) for k, v in case.args.items() if isinstance(v, (int, float))}
+    numbers = {k: v for k, v in case.args.items() if isinstance(v, (int, float))}
+    for k, v in case.args.items():
+        if isinstance(v, (tuple, list)) and v and all(isinstance(o, (int, float)) for o in v): numbers |= {f'{k}[0]': v[0], f'{k}[-1]': v[-1], f'len({k})': len(v)}
+    others |= {k: torch.tensor(v, dtype=torch.float64) for k, v in numbers.items()}
     got = run.got.get(name)
     return Look(got.detach() if isinstance(got, Tensor) else got, case.want[name], case.upstream, case.local.get(name),
                 run.old.get(name), others, {k: t for k, t in case.want.items() if k != name}, case.sizes, case.gate, exercise.tol)
@@ -121,7 +124,7 @@ def pattern(cases, bad): # all that have the tensor; numbers of those that are w
     letters = [o for o in cases[0].sizes if len(o) == 1]
     for a, b in ((a, b) for j, a in enumerate(letters) for b in letters[j+1:]):
         equal = {k for k, case in enumerate(cases) if case.sizes[a] == case.sizes[b]}
-        if equal and equal == set(range(len(cases))) - set(bad): return f'is right only where {a} = {b}: are two sizes, or two dimensions, exchanged?'
+        if any(cases[k].sizes[a] > 1 for k in equal) and equal == set(range(len(cases))) - set(bad): return f'is right only where {a} = {b}: are two sizes, or two dimensions, exchanged?'
     return f'is right in {len(cases) - len(bad)} of {len(cases)} cases, and none of the usual mistakes explains the others' if len(bad) < len(cases) else ''
 
 def few_samples(n, right=2): # the smallest number of samples where it is wrong, and the largest where it is right

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['PATCHABLE', 'KEPT', 'IDLE', 'MB', 'SECONDS', 'Case', 'copy_tensor', 'copy_args', 'tensors', 'Exercise', 'call_it',
-           'old_gradient', 'alike', 'other_list', 'Run', 'run_case', 'quick', 'Stopped', 'stop', 'within', 'quiet',
+           'old_gradient', 'alike', 'list_change', 'Run', 'run_case', 'quick', 'Stopped', 'stop', 'within', 'quiet',
            'as_it_was', 'restore', 'empty', 'untouched', 'misfit', 'Memory', 'memory_of', 'thin', 'run_all', 'rows',
            'first_wrong']
 
 # %% ../../nbs/tools/run.ipynb #fec20d63
-import builtins, ctypes, dis, gc, io, os, random, sys, threading, time, tracemalloc, types, weakref
+import builtins, ctypes, dis, gc, io, math, os, random, sys, threading, time, tracemalloc, types, weakref
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Callable, NamedTuple
@@ -109,10 +109,12 @@ def alike(a, b): # tensors
     "Equal to the bit; `nan` is equal to `nan`"
     return dense(a) and a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.nan_to_num(0.), b.nan_to_num(0.)) and torch.equal(a.isnan(), b.isnan())
 
-def other_list(old, new): # lists of tensors
-    "Has a list other members than before, or another order? New tensors in the place of old ones are no news here"
+def list_change(old, new): # lists of tensors or of numbers
+    "A key of `CHANGED` if a list has other members than before, or another order; None. New tensors in the place of old ones are no news here"
+    if len(old) == len(new) and all(isinstance(o, (int, float)) for o in (*old, *new)):
+        return None if old == new else 'nearly' if all(map(math.isclose, old, new)) else 'in place'
     a, b = list(map(id, old)), list(map(id, new))
-    return len(a) != len(b) or (a != b and set(b) <= set(a))
+    return 'as a list' if len(a) != len(b) or (a != b and set(b) <= set(a)) else None
 
 class Run(NamedTuple):
     "What an attempt did on one case"
@@ -146,7 +148,7 @@ def run_case(exercise, # `Exercise`
     differs = [name for name, t in now.items() if not alike(t, before[name])]
     inputs = {name for name in (*all_args, *(f'{o}.g' for o in given)) if name not in exercise.may_change}
     changed = {name: 'nearly' if same(now[name], before[name]) else 'in place' if now[name] is objects.get(name, now[name]) else 'away' if now[name] is None else 'for another' for name in differs if name in inputs}
-    changed |= {name: 'as a list' for name, o in lists.items() if other_list(o, args[name])}
+    changed |= {name: how for name, o in lists.items() if (how := list_change(o, args[name]))}
     besides = more | {name: now[name] for name in differs if name in objects and name not in case.want}
     if 'result' not in case.want and result is not None: besides['result'] = result
     old = {name: before[name] for name in objects if name in got}
