@@ -148,7 +148,7 @@ def ratio(look):
 def spell(c): # a number; to a string
     "A number as a learner would write it: a fraction where it is one"
     f = Fraction(c).limit_denominator(64)
-    if abs(f - c) > 2e-5*abs(c): return f'{c:.6g}'
+    if abs(f - c) > 2e-5*abs(c) or abs(f) >= 10**6: return f'{c:.6g}'
     return str(f) if f.denominator not in (2, 4, 5, 10, 20) else f'{float(f):g}'
 
 def find_constant(looks):
@@ -481,22 +481,30 @@ def check_backward(function,    # a `torch.autograd.Function`; or a pair: forwar
                    seed=0,      # of the upstream gradients
                    tol=1e-6,    # largest relative error that passes
                   ):            # `Verdicts`, one for each input
-    "Is a backward function right, and if not, why? ValueError unless there is a gradient, or None, for each input"
-    names = list(names) or [f'input {k}' for k in range(len(inputs))]
+    "Is a backward function right, and if not, why? ValueError unless there is a gradient, or None, for each input, and a name or none"
+    names, changed = list(names) or [f'input {k}' for k in range(len(inputs))], {}
+    if len(names) != len(inputs): raise ValueError(f'{len(inputs)} inputs, but {len(names)} names')
     forward, backward = runs(function)
     generator, out = torch.Generator().manual_seed(seed), forward(*inputs).detach()
     ups = [torch.randn(out.shape, generator=generator, dtype=out.dtype) for _ in range(2)]
     tests = [*ups, torch.ones_like(out)]                 # ones: the local derivative alone
     truth = [[central_difference(lambda z: (forward(*inputs[:k], z, *inputs[k+1:]).detach()*up).sum(), x, eps=1e-4) for up in tests]
              for k, x in enumerate(inputs)]
-    given = [backward(up, *(x.clone() for x in inputs)) for up in ups]
+    def on_copies(up):
+        before, copies = (up, *inputs), [z.clone() for z in (up, *inputs)]
+        got = backward(*copies)
+        changed.update({name: None for name, z, old in zip(('upstream', *names), copies, before) if not torch.equal(z, old)})
+        return got
+    given = [on_copies(up) for up in ups]
     if any(len(g) != len(inputs) for g in given): raise ValueError(f'{len(inputs)} inputs, but {len(given[0])} gradients')
     wrong = [Suspect(cause, says, [runs((forward, version))[1](up, *inputs) for up in ups]) for cause, says, version in suspects]
     def paths(k):
         rows = given_jacobian(backward, inputs, k, out) if out.numel()*inputs[k].numel() <= SMALL else None
         return None if rows is None else find_paths(rows, jacobian(forward, inputs, k), inputs[k].shape)
-    return Verdicts(judge_input(name, [g[k] for g in given], truth[k], ups, dict(zip(names, inputs)),
+    verdicts = Verdicts(judge_input(name, [g[k] for g in given], truth[k], ups, dict(zip(names, inputs)),
                                 [s._replace(got=[g[k] for g in s.got]) for s in wrong], tol, lambda: paths(k)) for k, name in enumerate(names))
+    says = 'was changed in place: it has to stay as it was, as others may read it'
+    return Verdicts([*verdicts, *(Verdict(f'`{name}`', False, 'changed-input', name, says) for name in changed)])
 
 SMALL = 10_000       # entries of a Jacobian that is looked at as a whole
 
