@@ -12,7 +12,7 @@ import math, operator
 import torch
 from torch import Tensor
 
-# %% ../nbs/11_engine.ipynb #e11a0051
+# %% ../nbs/11_engine.ipynb #e11a0053
 def unbroadcast(g,     # gradient of what broadcasting made of a tensor
                 shape, # of the tensor
                ):      # of that shape
@@ -21,7 +21,7 @@ def unbroadcast(g,     # gradient of what broadcasting made of a tensor
     dims = [k for k, n in enumerate(g.shape) if k < front or n != shape[k - front]]
     return g.sum(dims, keepdim=True).reshape(shape) if dims else g
 
-# %% ../nbs/11_engine.ipynb #e11a0053
+# %% ../nbs/11_engine.ipynb #e11a0055
 def wants(o): return isinstance(o, Var) and o.needs        # is a gradient to be sent there?
 
 def order(root): # a `Var`; to a list of `Var`s
@@ -37,7 +37,7 @@ def order(root): # a `Var`; to a list of `Var`s
             waiting += [(o, False) for o in v.args if wants(o)]
     return done
 
-# %% ../nbs/11_engine.ipynb #e11a0055
+# %% ../nbs/11_engine.ipynb #e11a0057
 def safe(a, mask): return a if mask is False else where((a == 0) & mask, 1., a)      # 1 for a 0 that would meet infinity
 
 def kept(shape, dims): # of what is reduced; the dimensions that are
@@ -57,7 +57,7 @@ def piece(k): # which of the tensors that `cat` takes, from 1
         return g[(slice(None),)*(dim % y.ndim) + (slice(start, start + parts[k-1].shape[dim]),)]
     return rule
 
-# %% ../nbs/11_engine.ipynb #e11a0056
+# %% ../nbs/11_engine.ipynb #e11a0058
 RULES = { # operation: for each thing it takes, its gradient. g arrives, y came out, the rest is what went in
     'add':       (lambda g, y, a, b: g,                            lambda g, y, a, b: g),
     'sub':       (lambda g, y, a, b: g,                            lambda g, y, a, b: -g),
@@ -83,7 +83,7 @@ RULES = { # operation: for each thing it takes, its gradient. g arrives, y came 
     'getitem':   (lambda g, y, x, at: put(g, at, x.shape),),       'put': (lambda g, y, x, at, shape: g[at],),
     'cat':       piece}
 
-# %% ../nbs/11_engine.ipynb #e11a0059
+# %% ../nbs/11_engine.ipynb #e11a0061
 def add_at(x, at, shape): # values; an index; the shape of what it points into
     "Zeros of that shape, with `x` added where the index points: a place it points to twice gets both"
     places = torch.arange(math.prod(shape), device=x.device).reshape(shape)[at]
@@ -108,7 +108,7 @@ def apply(op, *args): # a name in `RULES`; `Var`s, tensors, numbers
     if out.needs: out.op, out.args, out.versions = op, args, versions([*values, out.data])
     return out
 
-# %% ../nbs/11_engine.ipynb #e11a0060
+# %% ../nbs/11_engine.ipynb #e11a0062
 def where(mask, a, b): # tensor of True and False, TypeError for others; what to take where it is True, and where it is False
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool: raise TypeError('`where` chooses by a tensor of True and False')
     return apply('where', mask, a, b)
@@ -130,7 +130,7 @@ def matmul(a, b): # a vector on the left is a row, one on the right a column
     ends = y.shape[:-2] + (y.shape[-2:-1] if a.ndim > 1 else ()) + (y.shape[-1:] if b.ndim > 1 else ())
     return y if len(ends) == y.ndim else y.reshape(ends)
 
-# %% ../nbs/11_engine.ipynb #e11a0061
+# %% ../nbs/11_engine.ipynb #e11a0063
 def dims(x, dim): return tuple(range(x.ndim)) if dim is None or dim == () else (dim,) if isinstance(dim, int) else tuple(dim)
 def flat(shape): return tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else shape      # (2, 3) or ((2, 3),)
 def count(x, dim): return math.prod(x.shape[k] for k in dims(x, dim) if x.ndim)                              # how many are summed
@@ -154,7 +154,7 @@ class Methods:
     def transpose(self, i, j): return apply('transpose', self, i, j)
     def t(self): return self.transpose(0, 1) if self.ndim > 1 else self
 
-# %% ../nbs/11_engine.ipynb #e11a0063
+# %% ../nbs/11_engine.ipynb #e11a0065
 class Var(Methods):
     "A tensor, `.data`, that remembers what it was made from. Its gradient `.g` stands on the tensor"
     __array_ufunc__ = None      # an array of NumPy's on the left is refused
@@ -179,7 +179,7 @@ class Var(Methods):
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         raise TypeError(f'`{func.__name__}` of PyTorch can\'t follow a `Var`: use methods, and the `where`, `cat`, `stack` of this module')
 
-# %% ../nbs/11_engine.ipynb #e11a0064
+# %% ../nbs/11_engine.ipynb #e11a0066
 def beside(o): # can it stand beside a `Var`? TypeError for a comparison
     if isinstance(o, bool) or isinstance(o, Tensor) and o.dtype == torch.bool:
         raise TypeError('a comparison is no number, and has no gradient: choose by it, with `where(mask, a, b)`')
@@ -202,7 +202,7 @@ for op in 'iadd isub imul itruediv ipow imatmul setitem'.split():
 for op in 'bool int float'.split(): setattr(Var, f'__{op}__', refused(op, 'a `Var` is not a plain number; its tensor is `.data`'))
 Var.__neg__, Var.__abs__, Var.__matmul__, Var.__rmatmul__ = Var.neg, Var.abs, matmul, lambda b, a: matmul(a, b)
 
-# %% ../nbs/11_engine.ipynb #e11a0066
+# %% ../nbs/11_engine.ipynb #e11a0068
 def shares(v, g, see): # a `Var`; what arrived there; what the rules are to see of a value
     "Yields each input of `v` that needs a gradient, and its share. RuntimeError where a tensor was changed in place since"
     if v.versions != versions([*map(value, v.args), v.data]):
@@ -224,7 +224,7 @@ def walk(root, g, see, keep=True): # a `Var`; its gradient; as in `shares`; Fals
         if v.op and not keep: v.args = None
         yield v, g
 
-# %% ../nbs/11_engine.ipynb #e11a0067
+# %% ../nbs/11_engine.ipynb #e11a0069
 def seed(root, upstream): # to what arrives at the root: 1, if it is a single number
     if upstream is None and root.data.numel() == 1: return torch.ones_like(root.data)
     if upstream is None: raise ValueError(f'the root has shape {tuple(root.shape)}: hand over an `upstream` gradient of that shape')

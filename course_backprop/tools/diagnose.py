@@ -147,7 +147,7 @@ def ratio(look):
 def spell(c): # a number; to a string
     "A number as a learner would write it: a fraction where it is one"
     f = Fraction(c).limit_denominator(64)
-    if abs(f - c) > 2e-5*abs(c): return f'{c:.6g}'
+    if abs(f - c) > 2e-5*abs(c) or abs(f) >= 10**6: return f'{c:.6g}'
     return str(f) if f.denominator not in (2, 4, 5, 10, 20) else f'{float(f):g}'
 
 def find_constant(looks):
