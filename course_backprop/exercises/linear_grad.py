@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'sets_weight', 'sets_bias', 'INPUT', 'WEIGHT', 'BIAS', 'lin_cases', 'input_grad', 'weight_grad',
-           'bias_grad', 'outer_grad', 'sets_lin', 'wrapped', 'big_layer', 'reads_gradient', 'turned_lin',
-           'turned_cases', 'turned_right', 'tied', 'tied_cases']
+           'bias_grad', 'sets_lin', 'wrapped', 'big_layer', 'turned_lin', 'turned_cases', 'turned_right', 'tied',
+           'tied_cases']
 
 # %% ../../nbs/exercises/linear_grad.ipynb #a4bdcf9f
 from functools import partial
@@ -77,8 +77,6 @@ def weight_grad(inp, out, w, b): return inp.t() @ out.g
 
 def bias_grad(inp, out, w, b): return out.g.sum(0)
 
-def outer_grad(inp, out, w, b): return (inp.unsqueeze(-1)*out.g.unsqueeze(1)).sum(0)
-
 sets_weight, sets_bias = partial(sets, 2), partial(sets, 3)
 
 def sets_lin(inp=input_grad, w=weight_grad, b=bias_grad): # functions of (inp, out, w, b); what isn't given is right
@@ -88,54 +86,18 @@ def sets_lin(inp=input_grad, w=weight_grad, b=bias_grad): # functions of (inp, o
 
 # %% ../../nbs/exercises/linear_grad.ipynb #4c281eae
 INPUT = [
-    ('no-upstream', 'the rows of `w` summed: how the output moves, without how the loss moves with the output', lambda inp, out, w, b: torch.ones_like(out) @ w.t()),
-    ('swapped', 'the values of `out` were taken in the place of its gradient, `out.g`', lambda inp, out, w, b: out @ w.t()),
-    ('shape', 'no sum over the samples here', lambda inp, out, w, b: (out.g @ w.t()).sum(0)),
-    ('transposed', '`w @ out.g.t()` has a column for each sample; turn both, and their order: (A B)ᵀ = Bᵀ Aᵀ', lambda inp, out, w, b: w @ out.g.t()),
-    ('mean-for-sum', 'the 1/n of the mean is in `out.g` already', lambda inp, out, w, b: out.g @ w.t()/len(inp)),
     ('transposed', '`reshape` does not turn a matrix, it reads its numbers in rows of another length: `w.t()`', lambda inp, out, w, b: out.g @ w.reshape(w.shape[1], w.shape[0])),
-    ('transposed', 'the product of `w` and `out.g` has samples last; `reshape` to (n,i) does not turn it, `.t()` does', lambda inp, out, w, b: (w @ out.g.t()).reshape(inp.shape)),
-    ('swapped', 'the bias has no part in it: adding `b` moves the output, not its slope', lambda inp, out, w, b: (out.g + b) @ w.t()),
     ('missing', 'only the last output is in it: each one replaced the one before', lambda inp, out, w, b: out.g[:, -1:]*w[:, -1]),
     ('swapped', 'backward goes by the transpose of `w`, not by its inverse', lambda inp, out, w, b: out.g @ torch.linalg.pinv(w)),
-    ('swapped', '`inp` has no part in it: the slope of x·w to x is w', lambda inp, out, w, b: (out.g @ w.t())*inp),
     ('shape', 'there is a number for each output: their sum is missing', lambda inp, out, w, b: out.g.unsqueeze(1)*w),
-    ('shape', 'the weights alone; each sample has a gradient of its own, from what arrives there', lambda inp, out, w, b: w.t()),
-    ('shape', 'each input gets the sum over the outputs, and is not a sum over the inputs', lambda inp, out, w, b: (out.g @ w.t()).sum(1, keepdim=True)),
-    ]
+    ('shape', 'the weights alone; each sample has a gradient of its own, from what arrives there', lambda inp, out, w, b: w.t())]
 WEIGHT = [
-    ('transposed', '`w.g` has the shape of `w`, (i,o): inputs first', lambda inp, out, w, b: out.g.t() @ inp),
-    ('mean-for-sum', 'the samples are summed; the 1/n of the mean is in `out.g` already', lambda inp, out, w, b: inp.t() @ out.g/len(inp)),
-    ('no-upstream', 'the inputs summed: the upstream gradient is not in it', lambda inp, out, w, b: inp.t() @ torch.ones_like(out)),
-    ('swapped', 'the values of `out` were taken in the place of its gradient, `out.g`', lambda inp, out, w, b: inp.t() @ out),
-    ('shape', 'sum the (i,o) matrices of all samples', lambda inp, out, w, b: inp.unsqueeze(-1)*out.g.unsqueeze(1)),
-    ('swapped', 'sum and product have changed places: multiply for each sample, then sum', lambda inp, out, w, b: torch.outer(inp.sum(0), out.g.sum(0))),
-    ('mean-for-sum', 'this is the mean of the samples\' matrices; it should be their sum', lambda inp, out, w, b: (inp.unsqueeze(-1)*out.g.unsqueeze(1)).mean(0)),
-    ('missing', 'only the first sample is in it: sum over all of them', lambda inp, out, w, b: torch.outer(inp[0], out.g[0])),
-    ('missing', 'only the last sample is in it: each one replaced the one before', lambda inp, out, w, b: torch.outer(inp[-1], out.g[-1])),
-    ('swapped', '`w` has no part in it: the slope of x·w to w is x', lambda inp, out, w, b: (inp.t() @ out.g)*w),
     ('swapped', 'the inputs are not in it: this is the sum that belongs in `b.g`, over and over', lambda inp, out, w, b: out.g.sum(0).expand(w.shape)),
-    ('missing', 'the first sample is left out. Does the loop begin too late?', lambda inp, out, w, b: inp[1:].t() @ out.g[1:]),
     ('missing', 'the last sample is left out. Does the loop end too early?', lambda inp, out, w, b: inp[:-1].t() @ out.g[:-1]),
     ('transposed', '`reshape` does not turn a matrix, it reads its numbers in rows of another length: `inp.t()`', lambda inp, out, w, b: inp.reshape(inp.shape[1], inp.shape[0]) @ out.g),
-    ('transposed', 'the product of `out.g` and `inp` has outputs first; `reshape` to (i,o) does not turn it, `.t()` does', lambda inp, out, w, b: (out.g.t() @ inp).reshape(w.shape)),
-    ('swapped', 'the weights were multiplied in, where the inputs belong', lambda inp, out, w, b: w*out.g.sum(0)),
-    ]
+    ('swapped', 'the weights were multiplied in, where the inputs belong', lambda inp, out, w, b: w*out.g.sum(0))]
 BIAS = [
-    ('mean-for-sum', 'the samples are summed; the 1/n of the mean is in `out.g` already', lambda inp, out, w, b: out.g.mean(0)),
-    ('shape', 'the bias is added to every sample, so its gradient is the sum over them', lambda inp, out, w, b: out.g.clone()),
-    ('shape', 'each entry of the bias has its own sum: `sum(0)`, over the samples only', lambda inp, out, w, b: out.g.sum()),
-    ('shape', 'the sum runs over the outputs here; it should run over the samples, dimension 0', lambda inp, out, w, b: out.g.sum(1)),
-    ('shape', 'without `keepdim`: `b` has one dimension', lambda inp, out, w, b: out.g.sum(0, keepdim=True)),
-    ('no-upstream', 'the number of samples: how the outputs move with the bias, without how the loss moves', lambda inp, out, w, b: torch.ones_like(out).sum(0)),
-    ('swapped', 'the values of `out` were taken in the place of its gradient, `out.g`', lambda inp, out, w, b: out.sum(0)),
-    ('missing', 'only the first sample is in it: sum over all of them', lambda inp, out, w, b: out.g[0].clone()),
-    ('missing', 'only the last sample is in it: each one replaced the one before', lambda inp, out, w, b: out.g[-1].clone()),
-    ('missing', 'the first sample is left out. Does the loop begin too late?', lambda inp, out, w, b: out.g[1:].sum(0)),
-    ('missing', 'the last sample is left out. Does the loop end too early?', lambda inp, out, w, b: out.g[:-1].sum(0)),
-    ('swapped', 'the bias was multiplied in; it is only added, so its slope is 1', lambda inp, out, w, b: b*out.g.sum(0)),
-    ('no-upstream', 'it is 1 for each entry: the slope of an added bias, not the upstream gradient', lambda inp, out, w, b: torch.ones_like(b)),
-    ]
+    ('no-upstream', 'it is 1 for each entry: the slope of an added bias, not the upstream gradient', lambda inp, out, w, b: torch.ones_like(b))]
 
 def wrapped(suspects, sets): return [(cause, says, sets(f)) for cause, says, f in suspects]
 
@@ -145,9 +107,7 @@ TASKS += [Exercise('lin_grad_input', 'lin_grad_input(inp, out, w, b)', lin_cases
     hints=('Input a of sample k goes into every output j of that sample, and into nothing else.',
            'On paper: one sample, two inputs, two outputs, w = ((1, 2), (3, 4)), out.g = (10, 1). Input 1 reaches output 1 by the weight 1 and output 2 by the weight 2, so its gradient is 10·1 + 1·2 = 12. And input 2? Which index did you sum over?',
            'The sum runs over the outputs j, the last index of both `out.g` (n,o) and `w` (i,o): `out.g @ w.t()`'),
-    suspects=wrapped(INPUT, sets_inp) + [
-    ('raised', '`out.g` is (n,o) and `w` is (i,o): the o of both must meet', sets_inp(lambda inp, out, w, b: out.g @ w)),
-    ])]
+    suspects=wrapped(INPUT, sets_inp))]
 
 # %% ../../nbs/exercises/linear_grad.ipynb #ce582c8d
 TASKS += [Exercise('lin_grad_weight', 'lin_grad_weight(inp, out, w, b)', lin_cases('w'), right=sets_weight(weight_grad),
@@ -173,11 +133,6 @@ def big_layer(n):
     out.g = randn(n, 50)
     return dict(inp=randn(n, 784), out=out, w=randn(784, 50), b=randn(50))
 
-def reads_gradient(inp, out, w, b):
-    inp.g = out.g @ w.t()
-    w.g = inp.g.t() @ out.g
-    b.g = out.g.sum(0)
-
 # %% ../../nbs/exercises/linear_grad.ipynb #f8e63add
 TASKS += [Exercise('lin_grad', 'lin_grad(inp, out, w, b)', lin_cases('inp', 'w', 'b'), right=sets_lin(), limit=400e6, big=big_layer,
     waste=(784*50*4, 'That is a product for each sample and each weight, made only to be summed. A matrix product sums on the way.'),
@@ -186,14 +141,9 @@ TASKS += [Exercise('lin_grad', 'lin_grad(inp, out, w, b)', lin_cases('inp', 'w',
            'On paper: n = 50,000, i = 784, o = 50. How many numbers has each tensor that your lines make? Is there one with three dimensions among them?',
            '`out.g @ w.t()`, `inp.t() @ out.g`, `out.g.sum(0)`'),
     suspects=[
-    ('memory', 'a matrix for each sample', sets_lin(w=outer_grad)),
-    ('memory', 'a matrix for each sample', sets_lin(w=lambda inp, out, w, b: torch.stack([torch.outer(x, g) for x, g in zip(inp, out.g)]).sum(0))),
-    ('swapped', 'it was made from `inp.g`, the gradient, in the place of `inp`, the input', reads_gradient),
-    ('swapped', 'it was made from `w.g`, the gradient, in the place of `w`, the weight', sets_lin(inp=lambda inp, out, w, b: out.g @ weight_grad(inp, out, w, b).t())),
     *((cause, says, sets_lin(inp=f)) for cause, says, f in INPUT),
     *((cause, says, sets_lin(w=f)) for cause, says, f in WEIGHT),
     *((cause, says, sets_lin(b=f)) for cause, says, f in BIAS),
-    ('swapped', 'the weight and the bias were moved: `.g` keeps a gradient, and the step comes later', sets_lin(w=lambda inp, out, w, b: w - inp.t() @ out.g)),
     ])]
 
 # %% ../../nbs/exercises/linear_grad.ipynb #c3e00002

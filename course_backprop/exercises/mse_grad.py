@@ -69,12 +69,13 @@ Question('lifted_loss', 'same', 'A parabola that is lifted by 100 is as steep as
 def loss_cases(f, *hits): # loss of predictions and targets; pairs: an entry, and by what its target is multiplied to get the prediction
     "A function that gives cases for its gradient: predictions (n,1) with targets (n,), and equal shapes (n,o)"
     def cases():
-        for n, i, o, randn in hostile_cases():
-            for inp, targ in ((randn(n, 1), randn(n)), (randn(n, o), randn(n, o))):
+        for family in 'one output a sample', 'several outputs', 'targets that are a column too':
+            for n, i, o, randn in hostile_cases():
+                if family[0] != 'o' and (family[0] == 's') != (o > 1): continue
+                inp, targ = (randn(n, 1), randn(n)) if family[0] == 'o' else (randn(n, o), randn(n, o))
                 k, more = inp.shape[1], [(2, 1.), (3, 1 + 2**-20)] if inp.numel() > 4 else []       # exactly right, and nearly
                 for at, by in (*hits, *more): inp[at//k, at%k] = by*targ.flatten()[at]
                 case = gradient_case(f, dict(inp=inp, targ=targ), ['inp'], randn, {'n': n, 'o': k, 'n·o': n*k})
-                family = 'one output a sample' if targ.ndim == 1 else 'several outputs' if k > 1 else 'targets that are a column too'
                 yield case._replace(label=label(inp.dtype, n=n, o=k), family=family)
     return cases
 
@@ -91,27 +92,7 @@ TASKS += [Exercise('mse_grad', 'mse_grad(inp, targ)', loss_cases(mse), right=set
            'On paper: u = (3, 1), y = (1, 1), so n = 2. Nudge the 3 to 3.1 and divide what L grows by 0.1. For ever smaller nudges it comes to 2. How do you get 2 from the difference and n? And with twice as many predictions?',
            '`residual(inp, targ)` gives u − y in the right shape; times 2, divided by `inp.numel()`.'),
     suspects=[
-    ('factor', 'the derivative of a square has a factor 2', sets_inp(lambda inp, targ: residual(inp, targ)/N(inp))),
-    ('sum-for-mean', 'the loss is a mean, so its gradient keeps the 1/n', sets_inp(lambda inp, targ: 2*residual(inp, targ))),
-    ('factor', 'both the factor 2 of the square and the 1/n of the mean are lost', sets_inp(lambda inp, targ: residual(inp, targ))),
-    ('factor', 'the mean is over all n·o numbers, not only over the n rows', sets_inp(lambda inp, targ: 2*residual(inp, targ)/len(inp))),
-    ('sign', 'it is prediction minus target: a prediction that is too large has a positive slope', sets_inp(lambda inp, targ: -2*residual(inp, targ)/N(inp))),
-    ('swapped', 'these are the terms of the loss itself; what is asked for is their derivative', sets_inp(lambda inp, targ: residual(inp, targ)**2/N(inp))),
-    ('swapped', 'this is the gradient of the mean absolute error: the size of the error is lost', sets_inp(lambda inp, targ: residual(inp, targ).sign()/N(inp))),
-    ('shape', 'one number for each prediction, in a vector, where `inp` is a column', sets_inp(lambda inp, targ: 2*residual(inp, targ).squeeze(1)/N(inp))),
-    ('shape', 'a column (n,1) minus a vector (n,) is a table (n,n)', sets_inp(lambda inp, targ: 2*(inp - targ)/N(inp))),
-    ('shape', 'each prediction has a slope of its own: no mean over them', sets_inp(lambda inp, targ: 2*residual(inp, targ).mean())),
-    ('factor', 'the derivative of (u − y)² goes down to the first power: 2(u − y)', sets_inp(lambda inp, targ: 2*residual(inp, targ)**2/N(inp))),
-    ('mean-for-sum', 'n is divided by twice: once for the mean is enough', sets_inp(lambda inp, targ: 2*residual(inp, targ)/N(inp)**2)),
-    ('sum-for-mean', 'the mean is over n·o numbers, not over the o columns', sets_inp(lambda inp, targ: 2*residual(inp, targ)/inp.shape[1])),
-    ('factor', 'divide by n·o, not by one less', sets_inp(lambda inp, targ: 2*residual(inp, targ)/(N(inp) - 1 or 1))),
-    ('factor', 'divide by n after the 2, as in 2(u − y)/n: the 2 stands above the fraction', sets_inp(lambda inp, targ: residual(inp, targ)/(2*N(inp)))),
-    ('swapped', 'the targets were not subtracted', sets_inp(lambda inp, targ: 2*inp/N(inp))),
-    ('sign', 'it is prediction minus target, not plus', sets_inp(lambda inp, targ: 2*(inp + targ.reshape(inp.shape))/N(inp))),
-    ('swapped', 'only the targets are divided by n: put brackets around the difference', sets_inp(lambda inp, targ: 2*inp - targ.reshape(inp.shape)/N(inp))),
-    ('swapped', 'only the predictions are doubled: put brackets around the difference', sets_inp(lambda inp, targ: (2*inp - targ.reshape(inp.shape))/N(inp))),
-    ('swapped', 'the size of the error without its sign', sets_inp(lambda inp, targ: 2*residual(inp, targ).abs()/N(inp))),
-    ])]
+    ('swapped', 'only the targets are divided by n: put brackets around the difference', sets_inp(lambda inp, targ: 2*inp - targ.reshape(inp.shape)/N(inp)))])]
 
 # %% ../../nbs/exercises/mse_grad.ipynb #2183e3d1
 TASKS += [Exercise('mae_grad', 'mae_grad(inp, targ)', loss_cases(mae, (0, 1.)), right=sets_inp(lambda inp, targ: residual(inp, targ).sign()/N(inp)),
@@ -120,46 +101,17 @@ TASKS += [Exercise('mae_grad', 'mae_grad(inp, targ)', loss_cases(mae, (0, 1.)), 
            'On paper: u = (3, 1), y = (1, 1), so n = 2. Raise the 3 by 0.1: by how much does the mean grow? And if the 3 were a 30?',
            'The sign of the residual, divided by `inp.numel()`.'),
     suspects=[
-    ('swapped', 'the slope of |u − y| doesn\'t grow with the error: it is +1 or −1', sets_inp(lambda inp, targ: residual(inp, targ)/N(inp))),
-    ('swapped', 'this is the gradient of the squared error', sets_inp(lambda inp, targ: 2*residual(inp, targ)/N(inp))),
-    ('sum-for-mean', 'the loss is a mean, so its gradient keeps the 1/n', sets_inp(lambda inp, targ: residual(inp, targ).sign())),
-    ('sign', 'above the target the loss grows: +1 there', sets_inp(lambda inp, targ: -residual(inp, targ).sign()/N(inp))),
-    ('wrong-mask', 'below the target the slope is −1, not 0', sets_inp(lambda inp, targ: (residual(inp, targ) > 0).to(inp.dtype)/N(inp))),
     ('wrong-mask', 'where the error is exactly 0 the slope is taken as 0, not −1', sets_inp(lambda inp, targ: torch.where(residual(inp, targ) > 0, 1., -1.).to(inp.dtype)/N(inp))),
     ('wrong-mask', 'where the error is exactly 0 the slope is taken as 0, not 1', sets_inp(lambda inp, targ: torch.where(residual(inp, targ) < 0, -1., 1.).to(inp.dtype)/N(inp))),
-    ('wrong-mask', 'below the target the slope is −1, not 1', sets_inp(lambda inp, targ: residual(inp, targ).sign().abs()/N(inp))),
     ('wrong-mask', 'where the error is exactly 0 the slope is taken as 0, not −1; and `torch.where` of two plain numbers makes float32', sets_inp(lambda inp, targ: torch.where(residual(inp, targ) > 0, 1., -1.).float()/N(inp))),
-    ('wrong-mask', 'where the error is exactly 0 the slope is taken as 0, not 1; and `torch.where` of two plain numbers makes float32', sets_inp(lambda inp, targ: torch.where(residual(inp, targ) < 0, -1., 1.).float()/N(inp))),
-    ('dtype', '`torch.where` of two plain numbers makes float32, whatever the dtype of `inp`', sets_inp(lambda inp, targ: residual(inp, targ).sign().float()/N(inp))),
-    ('not-finite', 'r/|r| is 0/0 where a prediction is exactly right', sets_inp(lambda inp, targ: residual(inp, targ)/residual(inp, targ).abs()/N(inp))),
-    ('swapped', 'these are the terms of the loss itself; what is asked for is their slope', sets_inp(lambda inp, targ: residual(inp, targ).abs()/N(inp))),
-    ('shape', 'a column (n,1) minus a vector (n,) is a table (n,n)', sets_inp(lambda inp, targ: (inp - targ).sign()/N(inp))),
-    ('factor', 'the slope of |u − y| has no factor 2: that comes from a square', sets_inp(lambda inp, targ: 2*residual(inp, targ).sign()/N(inp))),
-    ('factor', 'the mean is over all n·o numbers, not only over the n rows', sets_inp(lambda inp, targ: residual(inp, targ).sign()/len(inp))),
-    ('swapped', 'the sign of the prediction was taken; it is that of the error', sets_inp(lambda inp, targ: inp.sign()/N(inp))),
-    ('shape', 'one number for each prediction, in a vector, where `inp` is a column', sets_inp(lambda inp, targ: residual(inp, targ).sign().squeeze(1)/N(inp))),
-    ])]
+    ('wrong-mask', 'where the error is exactly 0 the slope is taken as 0, not 1; and `torch.where` of two plain numbers makes float32', sets_inp(lambda inp, targ: torch.where(residual(inp, targ) < 0, -1., 1.).float()/N(inp)))])]
 
 # %% ../../nbs/exercises/mse_grad.ipynb #41f5eb36
 TASKS += [Exercise('sse_grad', 'sse_grad(inp, targ)', loss_cases(sse), right=sets_inp(lambda inp, targ: 2*residual(inp, targ)),
     meaning='Only the 1/n is gone: with a sum, twice as many samples give gradients twice as large further on.',
     hints=('What is different in the loss, and what does that change in its derivative?',
            'On paper: u = (3, 1), y = (1, 1). The loss is 4, and with 3.1 for 3 it is 4.41. What is the slope for ever smaller nudges? Does it matter that there are two predictions?',
-           'Two times `residual(inp, targ)`.'),
-    suspects=[
-    ('mean-for-sum', 'this loss is a sum: there is no 1/n in it', sets_inp(lambda inp, targ: 2*residual(inp, targ)/N(inp))),
-    ('mean-for-sum', 'this loss is a sum: there is no 1/n in it', sets_inp(lambda inp, targ: 2*residual(inp, targ)/len(inp))),
-    ('factor', 'the derivative of a square has a factor 2', sets_inp(lambda inp, targ: residual(inp, targ))),
-    ('factor', 'this loss is a sum, and its gradient is neither divided by n nor multiplied with it', sets_inp(lambda inp, targ: 2*residual(inp, targ)*N(inp))),
-    ('factor', 'this loss is a sum, and its gradient is neither divided by n nor multiplied with it', sets_inp(lambda inp, targ: 2*residual(inp, targ)*len(inp))),
-    ('sign', 'it is prediction minus target', sets_inp(lambda inp, targ: -2*residual(inp, targ))),
-    ('shape', 'the loss is a sum, but its gradient is not: each prediction has a slope of its own', sets_inp(lambda inp, targ: 2*residual(inp, targ).sum())),
-    ('factor', 'the derivative of (u − y)² goes down to the first power: 2(u − y)', sets_inp(lambda inp, targ: 2*residual(inp, targ)**2)),
-    ('swapped', 'these are the squares themselves; what is asked for is their derivative', sets_inp(lambda inp, targ: residual(inp, targ)**2)),
-    ('shape', 'a column (n,1) minus a vector (n,) is a table (n,n)', sets_inp(lambda inp, targ: 2*(inp - targ))),
-    ('shape', 'one number for each prediction, in a vector, where `inp` is a column', sets_inp(lambda inp, targ: 2*residual(inp, targ).squeeze(1))),
-    ('swapped', 'the targets were not subtracted', sets_inp(lambda inp, targ: 2*inp)),
-    ])]
+           'Two times `residual(inp, targ)`.'))]
 
 # %% ../../nbs/exercises/mse_grad.ipynb #c2e00002
 def rmse(inp, targ): return residual(inp, targ).pow(2).mean().sqrt()

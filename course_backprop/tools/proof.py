@@ -19,7 +19,7 @@ from .question import Question
 
 # %% ../../nbs/tools/proof.ipynb #c0f00005
 NUMBER = count()
-WHOLE = 'def ', 'async def ', 'class ', '@', 'attempt ='      # how a version starts that is no body
+WHOLE = 'def ', '@', 'class ', 'async def ', 'attempt ='      # how a version starts that is no body
 
 def split(text): # to a list of pairs: what is compiled, and its comment
     "The versions in a text"
@@ -33,17 +33,19 @@ def split(text): # to a list of pairs: what is compiled, and its comment
 def source(lines, call, start): # lines of a version; how it is called; its first line, or ''
     "A version's text as a learner's cell"
     first, *rest = lines
-    if first.startswith(WHOLE): return '\n'.join([first, *rest])
-    body = '\n'.join(rest) if first.endswith(':') else textwrap.dedent('\n'.join(rest))
-    return f'def {call.partition(")")[0]}):\n' + textwrap.indent('\n'.join(filter(None, [start, first, body])), '    ')
+    if first.startswith(WHOLE[2:]) or first.startswith(WHOLE) and not start.startswith('class '): return '\n'.join([first, *rest])
+    if start.startswith('class '): return start + '\n' + textwrap.indent('\n'.join(lines), '    ')         # a method in the place of another one
+    cut = 0 if first.endswith(':') and not rest[0].startswith(' '*8) else 4         # are the lines below those of its block?
+    return f'def {call.partition(")")[0]}):\n' + textwrap.indent('\n'.join([*filter(None, [start]), first, *(o[cut:] for o in rest)]), '    ')
 
 def compiled(text, names): # of a learner's cell; what it may use. To the last function or class that it makes
     "What a cell makes; its text can be read as that of any cell"
     name, space = f'<version {next(NUMBER)}>', dict(torch=torch, F=F, nn=nn, math=math) | names
     linecache.cache[name] = len(text), None, text.splitlines(True), name
-    before = set(space) | {'__builtins__'}
-    exec(compile(text, name, 'exec'), space)
-    return space[[k for k in space if k not in before][-1]]
+    made = {}
+    exec(compile(text, name, 'exec'), space, made)
+    space |= {k: o for k, o in made.items() if k not in names}                  # a name that was handed over means what it did
+    return [*made.values()][-1]
 
 # %% ../../nbs/tools/proof.ipynb #c0f00008
 class Said(Table):
@@ -64,7 +66,7 @@ def prove(tasks,    # of a room
           name,     # of one of them
           right,    # text of right versions
           wrong,    # text of wrong ones, each with the causes that name it rightly
-          start='', # a line that all of them begin with
+          start='', # a line that all of them begin with; or a class, of which a version changes a method
           **names,  # what they may use, besides torch, F, nn and math
          ):         # `Said`
     "Every right version is accepted, every wrong one refused and named by one of its causes; else AssertionError, with all that were not"
