@@ -86,7 +86,7 @@ class Opened:
         self.idle()
 
     def until(self, condition, timeout=60, **kw): self.page.wait_for_function(condition, timeout=timeout*seconds, **kw)
-    def idle(self): self.until("window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'")
+    def idle(self, timeout=60): self.until("window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status == 'idle'", timeout)
 
     def cells(self, find):
         "What JavaScript, from a `cell` and its `source` to a list of words, finds; each with the cell's id and first line"
@@ -99,8 +99,8 @@ class Opened:
     def run(self):
         "Run All Cells, until the kernel has answered and the page shows it"
         self.page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
-        self.idle()
-        until = time.monotonic() + 10
+        self.idle(600)                      # a lesson takes a minute at most, where nothing else runs
+        until = time.monotonic() + 60
         while self.cells(pending) and time.monotonic() < until: self.page.wait_for_timeout(100)
         return self
 

@@ -119,7 +119,7 @@ def unstretched(t, shape): # tensor; the shape it may have been stretched from
 def find_stretched(looks):
     "What broadcasting stretched was not summed"
     odd = [l for l in looks if l.got.shape != l.want.shape]
-    if odd and every([l._replace(got=unstretched(l.got, l.want.shape)) for l in odd], lambda l: l.want):
+    if any(l.got.numel() > l.want.numel() for l in odd) and every([l._replace(got=unstretched(l.got, l.want.shape)) for l in odd], lambda l: l.want):
         clear = min(odd, key=by_size)
         return 'shape', f'has shape {tuple(clear.got.shape)} instead of {tuple(clear.want.shape)}: it was stretched on the way, so what comes back is summed over the stretched dimension'
 
@@ -134,7 +134,8 @@ def find_broadcast(looks):
         return 'shape', f'has the right number of entries, but shape {a} instead of {b}, and PyTorch would broadcast it without a word'
     if all(is_column(l) and l.got.squeeze().shape == (len(l.want),)*2 for l in odd):
         return 'shape', f'has shape {a} instead of {b}, as when a column meets a vector'
-    return 'shape', f'has shape {a} instead of {b}'
+    like = [k for k in clear.others if all(dense(l.others.get(k)) and l.others[k].shape == l.got.shape != () for l in odd)]
+    return 'shape', f'has shape {a}, that of `{like[0]}`, instead of {b}' if like else f'has shape {a} instead of {b}'
 
 # %% ../../nbs/tools/diagnose.ipynb #9fabc2ae
 def ratio(look):
@@ -157,7 +158,7 @@ def find_constant(looks):
     if not cs or not every(looks, lambda l: cs[0]*l.want): return
     if cs[0] == 0: return ('wrong-mask', 'is 0 everywhere, as behind a gate that is always shut') if looks[0].gate else ('missing', 'is 0 everywhere; the true gradient is not')
     if abs(cs[0] + 1) < 2e-5: return 'sign', 'has the right size and the wrong sign, everywhere'
-    if abs(cs[0] - 1) > 2e-5: return 'factor', f'is exactly {spell(cs[0])} of the true gradient, everywhere'
+    if abs(cs[0] - 1) > 2e-5: return 'factor', f'is exactly {spell(cs[0])} times the true gradient, everywhere'
 
 FORMS = {'{}': lambda v: v, '1/{}': lambda v: 1/v, '{}/2': lambda v: v/2, '2/{}': lambda v: 2/v, '2·{}': lambda v: 2*v,
          '1/(2·{})': lambda v: 1/(2*v), '{}²': lambda v: v*v, '1/{}²': lambda v: 1/(v*v), '√{}': lambda v: v**.5, '1/√{}': lambda v: v**-.5}
@@ -203,13 +204,14 @@ def signs(look): # to a dict of masks, by words
 
 def find_where(looks):
     "Wrong only where some tensor is positive, say, and in most of those places"
-    if not all(l.got.shape == l.want.shape and l.got.isfinite().all() for l in looks): return
-    wrong = [(l.got - l.want).abs() > 2e-5*l.want.abs().max() for l in looks]
+    if not all(l.got.shape == l.want.shape for l in looks): return
+    wrong = [~l.got.isfinite() | ((l.got - l.want).abs() > 2e-5*l.want.abs().max()) for l in looks]
+    if not any(w.any() and not w.all() for w in wrong): return
     masks = [signs(l) for l in looks]
     for words in [o for o in masks[0] if all(o in m for m in masks)]:
         mine = [m[words] for m in masks]
         if all((w <= m).all() for w, m in zip(wrong, mine)) and sum(w.sum() for w in wrong) > .8*sum(m.sum() for m in mine) and not all(m.all() for m in mine):
-            return ('wrong-mask' if looks[0].gate else 'missing'), f'is wrong only where {words}'
+            return ('wrong-mask' if looks[0].gate else 'missing'), f'is {"wrong" if all(l.got.isfinite().all() for l in looks) else "nan or inf"} only where {words}'
 
 def find_uniform(looks):
     "The same number in every entry"
@@ -250,7 +252,10 @@ def find_wrong_gate(looks):
         return torch.stack([(l.got - v*l.upstream).abs() <= tol for v in (*l.gate, 0., 1.)]).any(0).all()
     if not looks[0].gate or not all(map(fits, looks)): return
     odd = min((l for l in looks if not same(l.got, l.want, l.tol)), key=lambda l: l.want.numel())
-    return 'wrong-mask', ' and '.join(filter(None, (opened(odd, 1, 'lets through too much'), opened(odd, -1, 'holds back too much'))))
+    there = [signs(l) for l in looks]
+    open = [words for words in there[0] if all(words in t and torch.equal(t[words] & (l.upstream != 0), (l.got != 0) & (l.upstream != 0)) for t, l in zip(there, looks))]
+    says = ' and '.join(filter(None, (opened(odd, 1, 'lets through too much'), opened(odd, -1, 'holds back too much'))))
+    return 'wrong-mask', says + (f'; its gate is open where {open[0]}' if open else '')
 
 def opened(look, side, says): # 1: more comes through than should; -1: less
     "The same with a place where that is so, and what stands there; '' if there is none"
@@ -279,7 +284,7 @@ class Suspect(NamedTuple):
     got: object # what it gives: a tensor, a list of one for each case, or a function, as its user says
 
 FINDERS = (find_transposed, find_dtype, find_constant, find_size, find_batch_sum, find_stretched, find_other, find_no_upstream, find_before,
-           find_part, find_wrong_gate, find_summand, find_uniform)
+           find_part, find_wrong_gate, find_summand)
 
 UNKNOWN = 'unknown', 'is wrong, and none of the usual mistakes explains all cases'
 

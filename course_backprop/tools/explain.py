@@ -13,8 +13,8 @@ import linecache, re, traceback
 import torch
 from torch import Tensor, nn
 from .compare import compare
-from .diagnose import UNKNOWN, Look, Suspect, Verdict, dense, entries, explain, find_where, gives, same
-from .repair import call_order, misfit_shapes
+from .diagnose import UNKNOWN, Look, Suspect, Verdict, dense, entries, explain, find_uniform, find_where, gives, same
+from .repair import call_order, codes, misfit_shapes
 from .run import alike, copy_args, first_wrong, quick, run_all, tensors
 
 # %% ../../nbs/tools/explain.ipynb #c15d3ec9
@@ -26,8 +26,9 @@ def files(attempt):
 
 def own_line(error, attempt): # exception; attempt
     "Number and text of the last line of the attempt's own cell that the error went through; (0, '') if there is none"
-    own = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in files(attempt)]
-    return (own[-1].lineno, linecache.getline(own[-1].filename, own[-1].lineno).strip()) if own else (0, '')
+    frames = [(f.f_code, line) for f, line in traceback.walk_tb(error.__traceback__)]
+    own = [o for o in frames if o[0] in codes(attempt)] or [o for o in frames if o[0].co_filename in files(attempt)]
+    return (own[-1][1], linecache.getline(own[-1][0].co_filename, own[-1][1]).strip()) if own else (0, '')
 
 def message(error):
     "What an exception says, if it can say it"
@@ -45,6 +46,12 @@ def shapes(args): # as in `tensors`
 def advice(exercise, attempt, error, line): # the exception; the learner's line
     "What to do about an error that learners meet on the way; '' where nothing is sure"
     said, cls = message(error), attempt if isinstance(attempt, type) else object
+    if 'does not require grad' in said: return 'Nothing here is watched by autograd. In this course the gradient is written down, not asked for.'
+    if 'is ambiguous' in said: return '`if`, `and`, `or`, `not` and a chain such as `a < b < c` ask for one truth; a tensor has one for each entry. `torch.where`, `&`, `|` and `~` go entry by entry.'
+    unset = re.search(r"has no attribute '(\w+)'", said)
+    if cls is not object and unset and f'self.{unset[1]}' in line: return f'`self.{unset[1]}` is read there, and nothing has set it before: keep it in `self` when the layer is made or called.'
+    if issubclass(cls, torch.autograd.Function) and 'saved_tensors' in line: return '`ctx.saved_tensors` is a tuple of what `forward` has put there, with `ctx.save_for_backward(...)`.'
+    if issubclass(cls, torch.autograd.Function) and 'positional argument' in said: return 'Both `forward` and `backward` take `ctx` first, and then what they are called with.'
     if 'NoneType' in said and '.grad' in line: return '`.grad` is where autograd keeps its gradients, and it was not asked for any. In this course a gradient is in `.g`.'
     init = vars(cls).get('__init__')
     if issubclass(cls, nn.Module) and init and 'super' not in init.__code__.co_names and ('__init__' in said or "'_" in said):
@@ -61,7 +68,10 @@ def advice(exercise, attempt, error, line): # the exception; the learner's line
 def raised(exercise, error, attempt, case, fix=None): # the exception and where it came from; a `Repair` or None
     "The `Verdict` on an attempt that ended in an error"
     number, line = own_line(error, attempt)
-    letters, case = misfit_shapes(exercise, attempt) or ('', case)
+    letters, other = misfit_shapes(exercise, attempt) or ('', None)
+    if other:                                                       # the same error, in the case that is shown
+        try: quick(exercise, attempt, other)
+        except Exception as e: error, case = e, other
     says = [message(error), f'line {number} of your cell: `{line}`' if line else '', letters and 'In letters: ' + letters, advice(exercise, attempt, error, line)]
     if fix: says.append(fix.says)
     passed = shapes(case.args)
@@ -269,17 +279,18 @@ def speak(exercise, attempt, name, three, raw, seen, seeded, these, fix): # runs
         twice = [seeded(0)[0][k] for k in these] if left_over(runs, again, third, name) else []
         if twice: related = left_over(runs, again, third, name) if all(map(in_all, again, filled(twice, name))) else NOT_TWICE
     weak = related == UNKNOWN or 'has shape' in related[1] or related[0] == 'not-finite'
-    if not weak and not (fix and related[0] == 'swapped'): return related[0], related[1] + (f'.\n{fix.says}' if fix else ''), 'relation'
-    if fix: return fix.cause, f'{related[1] if related != UNKNOWN else "is wrong"}.\n{fix.says}', 'repair'
+    if related[0] == 'not-finite': related = find_where(seen) or related
+    if not weak and not (fix and related[0] == 'swapped'): return related[0], sentence(related[1]) + f'\n{fix.says}' if fix else related[1], 'relation'
+    if fix: return fix.cause, sentence(related[1] if related != UNKNOWN else 'is wrong') + f'\n{fix.says}', 'repair'
     known = suspected(exercise, raw, seen, name)
     if known: return *known, 'suspect'
-    if related == UNKNOWN: related = depends(exercise, attempt, name, these) or find_where(seen) or related
+    if related == UNKNOWN: related = depends(exercise, attempt, name, these) or find_where(seen) or find_uniform(seen) or related
     return *related, '' if related == UNKNOWN else 'relation'
 
 # %% ../../nbs/tools/explain.ipynb #397411a5
 def in_words(exercise, name, says): # what goes on after the name of the tensor
     "A whole sentence"
-    if says == 'was not set' and name == 'result': return 'Nothing comes back. Is there a `return`? Printing a value does not hand it on.'
+    if says.startswith('was not set') and name == 'result': return says.removeprefix('was not set').lstrip('.') and 'Nothing comes back.' + says.removeprefix('was not set').removeprefix('.') or 'Nothing comes back. Is there a `return`? Printing a value does not hand it on.'
     if says == 'was not set' and name == 'out': return 'Nothing comes out of the forward pass. Is there a `return`?'
     if not name.endswith('.g'): says = says.replace('true gradient', 'true value')
     says = says.replace('instead of a tensor', f'instead of {exercise.asks}')
