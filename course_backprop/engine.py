@@ -165,8 +165,9 @@ class Var(Methods):
         if not isinstance(data, Tensor) or not data.is_floating_point():
             raise TypeError(f'only real floats have gradients here, not {data.dtype if isinstance(data, Tensor) else type(data).__name__}')
         if data.requires_grad: raise TypeError('PyTorch tracks this tensor: hand over `.detach()` of it')
-        self.data, self.needs, self.op, self.args, self.versions = data, needs, '', (), []
+        self._data, self.needs, self.op, self.args, self.versions = data, needs, '', (), []
 
+    data = property(lambda self: self._data)      # the tensor stays; its numbers may change, and are watched
     g = property(lambda self: getattr(self.data, 'g', None))
     shape, ndim, dtype = (property(operator.attrgetter(f'data.{name}')) for name in ('shape', 'ndim', 'dtype'))
     def __len__(self): return len(self.data)
@@ -204,18 +205,20 @@ Var.__neg__, Var.__abs__, Var.__matmul__, Var.__rmatmul__ = Var.neg, Var.abs, ma
 
 # %% ../nbs/11_engine.ipynb #e11a0068
 def shares(v, g, see): # a `Var`; what arrived there; what the rules are to see of a value
-    "Yields each input of `v` that needs a gradient, and its share. RuntimeError where a tensor was changed in place since"
-    if v.versions != versions([*map(value, v.args), v.data]):
-        raise RuntimeError(f'what `{v.op}` took or gave was changed in place before the way back')
+    "Yields each input of `v` that needs a gradient, and its share"
     y, args, rules = see(v), [see(o) for o in v.args], RULES[v.op]
     for k, o in enumerate(v.args):
         if wants(o): yield o, unbroadcast((rules(k) if callable(rules) else rules[k])(g, y, *args), o.shape)
 
 def walk(root, g, see, keep=True): # a `Var`; its gradient; as in `shares`; False: free the graph behind
-    "Yields each `Var` from `root` back to the leaves, with its whole gradient. ValueError where two `Var`s hold one tensor"
+    """Yields each `Var` from `root` back to the leaves, with its whole gradient. Before that ValueError where two `Var`s hold one tensor,
+    RuntimeError where one was changed in place since"""
     nodes, arrived = order(root), {id(root): g}
     leaves = [id(v.data) for v in nodes if not v.op]
     if len(set(leaves)) < len(leaves): raise ValueError('two `Var`s hold one tensor, whose gradient is the sum of theirs: make one, and use it twice')
+    for v in nodes:
+        if v.op and v.versions != versions([*map(value, v.args), v.data]):
+            raise RuntimeError(f'what `{v.op}` took or gave was changed in place before the way back')
     while nodes:
         v = nodes.pop()
         g = arrived.pop(id(v))
@@ -228,6 +231,7 @@ def walk(root, g, see, keep=True): # a `Var`; its gradient; as in `shares`; Fals
 def seed(root, upstream): # to what arrives at the root: 1, if it is a single number
     if upstream is None and root.data.numel() == 1: return torch.ones_like(root.data)
     if upstream is None: raise ValueError(f'the root has shape {tuple(root.shape)}: hand over an `upstream` gradient of that shape')
+    if not isinstance(value(upstream), Tensor): raise TypeError(f'the upstream gradient is a tensor, not {type(upstream).__name__}')
     if upstream.shape != root.shape: raise ValueError(f'the upstream gradient has shape {tuple(upstream.shape)}, the root {tuple(root.shape)}')
     if upstream.dtype != root.dtype: raise TypeError(f'the upstream gradient is {upstream.dtype}, the root {root.dtype}')
     return upstream
@@ -235,10 +239,11 @@ def seed(root, upstream): # to what arrives at the root: 1, if it is a single nu
 def backward(root, upstream=None, keep=False): # `Var`; tensor of its shape, None for a single number; keep the graph, to walk it again
     "Set `.g` on the tensor of each `Var` that `root` was made from, in the place of an old one; ValueError if none needs it"
     if not wants(root): raise ValueError('nothing that this was made from needs a gradient')
-    for v, g in walk(root, seed(root, upstream), value, keep): v.data.g = g
+    for v, g in walk(root, value(seed(root, upstream)), value, keep): v.data.g = g
 
 def grad(root, inputs, upstream=None): # `Var`; list of `Var`s; as in `backward`, or a `Var`
     "List of the gradients, as `Var`s that can be differentiated again; 0 where `root` doesn't depend on an input. Sets no `.g`"
+    if not all(isinstance(v, Var) for v in inputs) or isinstance(inputs, Var): raise TypeError('`inputs` is a list of `Var`s')
     g, found = seed(root, upstream), {id(v): Var(torch.zeros_like(v.data), needs=False) for v in inputs}
     g = g if isinstance(g, Var) else Var(g, needs=False)
     for v, part in walk(root, g, lambda o: o) if wants(root) else ():

@@ -141,7 +141,6 @@ TASKS += [Exercise('gap_along', 'gap_along(f, x, g, d, eps)', gap_cases, run=num
            'Measured: f at `x + eps*d` less f at `x - eps*d`, and the distance between the two is 2·eps. Promised: each entry of `g` times how far that entry moves, added up.',
            '`(f(x + eps*d) - f(x - eps*d))/(2*eps) - (g*d).sum()`'),
     suspects=[
-    ('swapped', 'the steps go along `d`: `x + eps*d`, not `x + eps`', lambda f, x, g, d, eps: (f(x + eps) - f(x - eps))/(2*eps) - (g*d).sum()),
     ('swapped', 'this is the one-sided difference; walk from `x` both ways', lambda f, x, g, d, eps: (f(x + eps*d) - f(x))/eps - (g*d).sum())])]
 
 # %% ../../nbs/exercises/autograd_check.ipynb #141007c6

@@ -211,7 +211,8 @@ def find_where(looks):
     for words in [o for o in masks[0] if all(o in m for m in masks)]:
         mine = [m[words] for m in masks]
         if all((w <= m).all() for w, m in zip(wrong, mine)) and sum(w.sum() for w in wrong) > .8*sum(m.sum() for m in mine) and not all(m.all() for m in mine):
-            return ('wrong-mask' if looks[0].gate else 'missing'), f'is {"wrong" if all(l.got.isfinite().all() for l in looks) else "nan or inf"} only where {words}'
+            if not all(l.got.isfinite().all() for l in looks): return 'not-finite', f'is nan or inf only where {words}'
+            return 'wrong-mask' if looks[0].gate else 'missing', f'is wrong only where {words}'
 
 def find_uniform(looks):
     "The same number in every entry"

@@ -26,7 +26,7 @@ def split(text): # to a list of pairs: what is compiled, and its comment
     found = []
     for line in text.strip('\n').split('\n'):
         if line.strip() and not line.startswith((' ', '#')) and not (found and found[-1][-1].startswith('@')): found.append([line])
-        elif line.strip() and found: found[-1].append(line)
+        elif line.strip(): found[-1].append(line)                                # an IndexError: the first line is indented
     cut = [re.split(r'\s+# ', first, maxsplit=1) + [''] for first, *_ in found]
     return [([first, *lines[1:]], comment) for lines, (first, comment, *_) in zip(found, cut)]
 
