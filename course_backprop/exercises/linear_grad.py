@@ -168,4 +168,9 @@ TASKS += [Exercise('tied_grad', 'tied_grad(inp, out, w)', tied_cases, right=lamb
     meaning='One tensor, used twice: its gradient is the sum of what it gets at each place.',
     hints=('Give the two uses two names, as if they were two weights: `mid = inp @ w`, then `out = mid @ w.t()`. Each has a gradient; w gets both.',
            'On paper: all of size 1, so that out = x·w·w. With x = 5, w = 3 and out.g = 1 the slope to w is 2·5·3 = 30. Which two summands of 15 is it made of?',
-           'By the first use, `inp.t() @ mid.g` with `mid.g = out.g @ w`. By the second, `mid.t() @ out.g` is the gradient of `w.t()`; turn it, and add.'))]
+           'By the first use, `inp.t() @ mid.g` with `mid.g = out.g @ w`. By the second, `mid.t() @ out.g` is the gradient of `w.t()`; turn it, and add.'),
+    suspects=[
+    ('missing', 'w is used twice. This is what it gets at its first use; what it gets as `w.t()` is missing', lambda inp, out, w: setattr(w, 'g', inp.t() @ (out.g @ w))),
+    ('missing', 'w is used twice. This is what it gets as `w.t()`; what it gets at its first use is missing', lambda inp, out, w: setattr(w, 'g', out.g.t() @ (inp @ w))),
+    ('swapped', 'w is used twice, and the two uses give two summands. This is the first one, doubled', lambda inp, out, w: setattr(w, 'g', 2*inp.t() @ (out.g @ w))),
+    ('swapped', 'w is used twice, and the two uses give two summands. This is the second one, doubled', lambda inp, out, w: setattr(w, 'g', 2*out.g.t() @ (inp @ w)))])]

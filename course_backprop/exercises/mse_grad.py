@@ -120,4 +120,7 @@ TASKS += [Exercise('rmse_grad', 'rmse_grad(inp, targ)', loss_cases(rmse), right=
     meaning='The slope of a root holds the value of the root: for this loss the backward pass does need it.',
     hints=('There are two functions, one after the other: the mean m of the squares, and its root. You know the gradient of the first.',
            'On paper: one prediction, u = 3, y = 1. The root of (3 − 1)² is 2, and with 3.1 for 3 it is 2.1. So what is the slope? Which factor makes that of 2(u − y) = 4?',
-           'The slope of √m is 1/(2√m), so `2*residual(inp, targ)/inp.numel()` is divided by `2*residual(inp, targ).pow(2).mean().sqrt()`.'))]
+           'The slope of √m is 1/(2√m), so `2*residual(inp, targ)/inp.numel()` is divided by `2*residual(inp, targ).pow(2).mean().sqrt()`.'),
+    suspects=[
+    ('missing', 'this is the gradient of the mean squared error; the slope of the root has to be multiplied in', sets_inp(lambda inp, targ: 2*residual(inp, targ)/N(inp))),
+    ('missing', 'this is the slope of the root alone; that of the mean of squares has to be multiplied in', sets_inp(lambda inp, targ: torch.ones_like(inp)/(2*rmse(inp, targ))))])]

@@ -112,4 +112,9 @@ TASKS += [Exercise('silu_grad', 'silu_grad(inp, out)', silu_cases, right=sets_in
     meaning='A gate that is half open at 0, and a summand besides, since t also moves the gate itself.',
     hints=('t stands in the product twice. Hold one of the two still and move the other, then the other way round. Over several paths the chain rule is a sum.',
            'On paper: at t = 0, σ is ½ and σ\' is ¼. How fast does t·σ(t) change there? Of the two summands, one is 0.',
-           'The slope is σ + t·σ·(1 − σ): `s = inp.sigmoid()`, then `s + inp*s*(1 - s)`, times what arrives.'))]
+           'The slope is σ + t·σ·(1 − σ): `s = inp.sigmoid()`, then `s + inp*s*(1 - s)`, times what arrives.'),
+    suspects=[
+    ('missing', 't stands in the product twice. This is the path through t alone; the other one goes through σ(t)', sets_inp(lambda inp, out: out.g*inp.sigmoid())),
+    ('missing', 't stands in the product twice. This is the path through σ(t) alone; the other one goes through t', sets_inp(lambda inp, out: out.g*inp*inp.sigmoid()*(1 - inp.sigmoid()))),
+    ('missing', 'this is the slope of σ alone; σ(t) stands in a product with t', sets_inp(lambda inp, out: out.g*inp.sigmoid()*(1 - inp.sigmoid()))),
+    ('wrong-mask', 'this is the gate of ReLU; that of t·σ(t) is never quite open, nor quite shut', sets_inp(lambda inp, out: out.g*(inp > 0)))])]

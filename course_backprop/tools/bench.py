@@ -292,9 +292,10 @@ def bench_engine(rounds=15, # how often each way runs on all images; on a batch 
     "The engine's time against that of PyTorch's autograd, on MNIST; AssertionError if their gradients differ"
     from course_backprop.forward import init_params
     from course_backprop.mnist import training_set
-    figures, params = Figures(), init_params(784, 50, generator=torch.Generator().manual_seed(0))
+    threads, figures, params = torch.get_num_threads(), Figures(), init_params(784, 50, generator=torch.Generator().manual_seed(0))
     for n, times, bound in ((50000, rounds, 1.15), (64, 100*rounds, 3.)):
         x, y = training_set(n)
+        torch.set_num_threads(threads if n > 64 else 1)             # as lesson 10: a batch is too small to be shared between cores
         for input_grad in (True, False):
             ways = dict(engine=engine(x, y, params, input_grad), autograd=autograd(x, y, params, input_grad))
             for way in ways.values(): way.run()
@@ -304,6 +305,7 @@ def bench_engine(rounds=15, # how often each way runs on all images; on a batch 
             what = 'all five gradients' if input_grad else 'without x.g'
             figures.append(Figure(f'the engine vs PyTorch autograd, n = {n:,}, {what}', time['engine']/time['autograd'], OF, bound))
             for z in (x, *params): z.g = None
+    torch.set_num_threads(threads)
     return figures
 
 # %% ../../nbs/tools/bench.ipynb #c2e4de1e

@@ -49,7 +49,8 @@ sets_inp = partial(sets, 0)
 def number(attempt, args, names):
     "Run an attempt that returns a number: a Python number, or a tensor without dimensions"
     got = attempt(*args.values())
-    plain = isinstance(got, numbers.Real) and not isinstance(got, bool) or getattr(got, 'ndim', None) == 0
+    plain = isinstance(got, numbers.Real) or getattr(got, 'ndim', None) == 0
+    if str(getattr(got, 'dtype', type(got).__name__)).endswith('bool'): plain = False       # True or False is no number
     return dict(result=torch.tensor(float(got), dtype=torch.float64) if plain else got)
 
 # %% ../../nbs/tools/cases.ipynb #77935b42

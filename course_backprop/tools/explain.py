@@ -50,6 +50,7 @@ def advice(exercise, attempt, error, line): # the exception; the learner's line
     if 'is ambiguous' in said: return '`if`, `and`, `or`, `not` and a chain such as `a < b < c` ask for one truth; a tensor has one for each entry. `torch.where`, `&`, `|` and `~` go entry by entry.'
     unset = re.search(r"has no attribute '(\w+)'", said)
     if cls is not object and unset and f'self.{unset[1]}' in line: return f'`self.{unset[1]}` is read there, and nothing has set it before: keep it in `self` when the layer is made or called.'
+    if 'bwd' in exercise.stub and 'bwd()' in said and 'positional argument' in said: return 'A `Module` calls `bwd(self, out, inp)`.'
     if issubclass(cls, torch.autograd.Function) and 'saved_tensors' in line: return '`ctx.saved_tensors` is a tuple of what `forward` has put there, with `ctx.save_for_backward(...)`.'
     if issubclass(cls, torch.autograd.Function) and 'positional argument' in said: return 'Both `forward` and `backward` take `ctx` first, and then what they are called with.'
     if 'NoneType' in said and '.grad' in line: return '`.grad` is where autograd keeps its gradients, and it was not asked for any. In this course a gradient is in `.g`.'
@@ -279,7 +280,7 @@ def speak(exercise, attempt, name, three, raw, seen, seeded, these, fix): # runs
         twice = [seeded(0)[0][k] for k in these] if left_over(runs, again, third, name) else []
         if twice: related = left_over(runs, again, third, name) if all(map(in_all, again, filled(twice, name))) else NOT_TWICE
     weak = related == UNKNOWN or 'has shape' in related[1] or related[0] == 'not-finite'
-    if related[0] == 'not-finite': related = find_where(seen) or related
+    if related[0] == 'not-finite': related = 'not-finite', (find_where(seen) or related)[1]
     if not weak and not (fix and related[0] == 'swapped'): return related[0], sentence(related[1]) + f'\n{fix.says}' if fix else related[1], 'relation'
     if fix: return fix.cause, sentence(related[1] if related != UNKNOWN else 'is wrong') + f'\n{fix.says}', 'repair'
     known = suspected(exercise, raw, seen, name)
@@ -290,8 +291,8 @@ def speak(exercise, attempt, name, three, raw, seen, seeded, these, fix): # runs
 # %% ../../nbs/tools/explain.ipynb #397411a5
 def in_words(exercise, name, says): # what goes on after the name of the tensor
     "A whole sentence"
-    if says.startswith('was not set') and name == 'result': return says.removeprefix('was not set').lstrip('.') and 'Nothing comes back.' + says.removeprefix('was not set').removeprefix('.') or 'Nothing comes back. Is there a `return`? Printing a value does not hand it on.'
-    if says == 'was not set' and name == 'out': return 'Nothing comes out of the forward pass. Is there a `return`?'
+    nothing = dict(result='Nothing comes back. Is there a `return`? Printing a value does not hand it on.', out='Nothing comes out of the forward pass. Is there a `return`?')
+    if says.startswith('was not set') and name in nothing: return '\n'.join([nothing[name], *says.split('\n')[1:]])
     if not name.endswith('.g'): says = says.replace('true gradient', 'true value')
     says = says.replace('instead of a tensor', f'instead of {exercise.asks}')
     unset = 'is None' if name.endswith('.grad') else exercise.unset

@@ -275,6 +275,7 @@ TABLE = [Row(*o) for o in (
     (3, 'shape', 'S → S.sum()', 'the sum over all entries is missing: `{new}`'),
     (3, 'shape', 'S → S.mean()', 'the mean over all entries is missing: `{new}`'),
     (3, 'dtype', 'S → S.to(D.dtype)', 'the dtype has to be that of `{D}`: `{new}`'),
+    (2, 'raised', 'ctx.saved_tensors → ctx.saved_tensors[0]', '`{old}` is a tuple, of one tensor here: `{new}`'),
     (3, 'dtype', 'S → torch.tensor(S, dtype=D.dtype); S → torch.from_numpy(S); S → torch.stack(S)', 'a tensor is asked for: `{new}`'),
     (3, 'accumulated', 'I → I[1:]', 'the first of them is in it already: `{new}`'),
     (3, 'factor', 'N → K', '`{old}` is written in; `{new}` is given'),
@@ -374,6 +375,7 @@ def written(how, place, scope): # as in `Row`
         if kind and kind is not type(place.node) or isinstance(place.node, list) or not match(old, place.node, place, scope, bound): continue
         for choice in itertools.product(*map(scope.listed, names)):
             words = bound | dict(zip(names, map(pattern, choice)))
+            if how == 'P → P.g' and (isinstance(place.stmt, ast.Expr) or scope.upstream and f'{dotted(place.node)}.g' not in scope.upstream): continue
             if how == 'P → Q' and (choice[0] == dotted(place.node) or isinstance(scope.value(choice[0]), Tensor) != isinstance(scope.value(dotted(place.node)), Tensor)): continue
             out = fill(new, **words)
             if isinstance(out, ast.BinOp) and (isinstance(out.op, ast.Sub) and text(out.left) == text(out.right) or is_count(out.left) and is_count(out.right)): continue       # nothing that a learner could have meant
@@ -382,7 +384,7 @@ def written(how, place, scope): # as in `Row`
 # %% ../../nbs/tools/repair.ipynb #3b0a4e31
 GONE = [(k, re.compile(v)) for k, v in {                 # the first that is found in what is gone; of a tensor of 0s and 1s it is a gate
     'wrong-mask': r'^\*?\(.*[<>=]', 'sign': r'^ ?- ?$', 'mean-for-sum': r'^/(len\(|.*numel|.*shape\[0\]|.*size\(0)', 'sum-for-mean': r'^\*?(len\(|[\w.]*numel|[\w.]*shape\[0\])|\*(len\(|.*numel)',
-    'factor': r'^[-+*/ ]*[\d.]+[*/]?$|shape\[', 'shape': r'\.(sum|mean|squeeze|unsqueeze|reshape|view|flatten)\(', 'dtype': r'(float|double|half|item|numpy|tolist|int|round)\b',
+    'factor': r'^[-+*/ ]*[\d.]+[*/]?$|shape\[', 'shape': r'\.(sum|mean|squeeze|unsqueeze|reshape|view|flatten)\(', 'dtype': r'(float(?!\([\'"])|double|half|item|numpy|tolist|int|round)\b',
     'transposed': r'\.(t\(|T$|mT)', 'missing': r'detach', 'changed-input': r'_\('}.items()]
 
 KEEP = 'len range numel size zip enumerate super setattr getattr hasattr isinstance max min zeros_like ones_like empty_like'.split()
@@ -468,7 +470,7 @@ def other_function(place, scope):
 def other_arguments(place, scope):
     "Two arguments exchanged, or one left out"
     o = place.node
-    if not isinstance(o, ast.Call): return
+    if not isinstance(o, ast.Call) or name_of(o) == 'einsum': return
     if dotted(o.func) == 'range': # where a loop begins, and where it ends
         for many in [o.args[1:]]*(len(o.args) == 2): yield changed_node(o, args=many), dict(more='the loop begins too late', cause='missing')
         for end in o.args[:1]: yield changed_node(o, args=[made('A + 1', A=end)]), dict(more='the loop ends too early', cause='missing')
@@ -485,7 +487,13 @@ DIMS = 'sum mean squeeze unsqueeze size softmax flip cumsum amax stack cat'.spli
 def other_number(place, scope):
     "Another small number"
     v, above = getattr(place.node, 'value', None), place.parent
+    if isinstance(v, str) and '->' in v and isinstance(above, ast.Call) and name_of(above) == 'einsum':
+        given, letters = v.split('->')
+        for new in itertools.permutations(letters.strip()):
+            if ''.join(new) != letters.strip(): yield ast.Constant(f'{given}->{"".join(new)}'), dict(says='the letters after the arrow have another order: `{plain}`', cause='transposed')
+        return
     if not isinstance(place.node, ast.Constant) or type(v) not in (int, float) or isinstance(above, ast.Subscript): return
+    if isinstance(above, ast.Compare) and isinstance(above.ops[0], (ast.Eq, ast.NotEq)): return
     dims = type(v) is int and (isinstance(above, ast.keyword) and above.arg in ('dim', 'axis') or isinstance(above, ast.Call) and name_of(above) in DIMS)
     vanishes = not any(isinstance(o, (ast.Compare, ast.Subscript)) or isinstance(o, ast.Call) and o.args for o in place.above[-3:])      # 0 would take a term away
     for new in dict.fromkeys((0, 1, -1, 2) if dims else (2*v, v/2, -v, 0, 1, 2, .5, 3, 4)):
@@ -516,7 +524,7 @@ def other_parameters(place, scope):
     o, tree = place.node, place.part.tree
     if not isinstance(o, ast.arguments): return
     names, found = [a.arg for a in o.args], []
-    for name in {*scope.unknown, 'self', 'ctx'} - {*names}: found += [names[:k] + [name] + names[k:] for k in range(len(names) + 1)]
+    for name in {*scope.unknown, *(() if {'self', 'ctx'} & {*names} else ('self', 'ctx'))} - {*names}: found += [names[:k] + [name] + names[k:] for k in range(len(names) + 1)]
     found += [names[:k] + names[k+1:] for k in range(len(names))]
     if place.part.name or names != scope.given: found += [p for p in itertools.permutations(names) if sum(a != b for a, b in zip(p, names)) == 2]
     for many in found: yield ast.arguments(**{f: getattr(o, f) for f in o._fields} | dict(args=[ast.copy_location(ast.arg(k), tree) for k in many])), dict(line=tree.lineno)
@@ -878,6 +886,9 @@ def call_order(exercise, # `Exercise`
     mine, right = (within(5, lambda a=a, own=own: quiet(1, lambda: calls_of(a, case, own))) for a, own in ((attempt, its.__contains__), (exercise.right, lambda code: code.co_filename == file)))
     made, needed = (list(dict.fromkeys(c for c, _, _ in events if c.name)) for events in (mine, right))
     sets, done, asked = {name: c for c, what, name in right if what == 'sets'}, set(), {k.removesuffix('.g') for k in case.want}
+    twice = {c for c, what, name in mine if what == 'sets' and c.name and mine.count((c, what, name)) > 1}
+    for c, r in itertools.product(made, needed):
+        if c in twice and c.name == r.name and r not in made: return 'swapped', f'{c} is called twice, and {r} not at all'
     for c, r in itertools.product(made, needed):
         if c.name != r.name or c in needed or r in made or '…' in c.args: continue
         if sorted(c.args) == sorted(r.args): return 'swapped', f'the arguments of {c} have to change places: {r}'
