@@ -279,13 +279,14 @@ def speak(exercise, attempt, name, three, raw, seen, seeded, these, fix): # runs
     if related == UNKNOWN or all(compare(name, l.got, l.want, l.tol).ok for l in seen):
         twice = [seeded(0)[0][k] for k in these] if left_over(runs, again, third, name) else []
         if twice: related = left_over(runs, again, third, name) if all(map(in_all, again, filled(twice, name))) else NOT_TWICE
-    weak = related == UNKNOWN or 'has shape' in related[1] or related[0] == 'not-finite'
+    if related == UNKNOWN and find_uniform(seen): related = depends(exercise, attempt, name, these) or find_uniform(seen)
     if related[0] == 'not-finite': related = 'not-finite', (find_where(seen) or related)[1]
+    weak = related == UNKNOWN or 'has shape' in related[1] or related[0] == 'not-finite' and 'only where' not in related[1]
     if not weak and not (fix and related[0] == 'swapped'): return related[0], sentence(related[1]) + f'\n{fix.says}' if fix else related[1], 'relation'
     if fix: return fix.cause, sentence(related[1] if related != UNKNOWN else 'is wrong') + f'\n{fix.says}', 'repair'
     known = suspected(exercise, raw, seen, name)
     if known: return *known, 'suspect'
-    if related == UNKNOWN: related = depends(exercise, attempt, name, these) or find_where(seen) or find_uniform(seen) or related
+    if related == UNKNOWN: related = depends(exercise, attempt, name, these) or find_where(seen) or related
     return *related, '' if related == UNKNOWN else 'relation'
 
 # %% ../../nbs/tools/explain.ipynb #397411a5
