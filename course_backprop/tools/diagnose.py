@@ -188,7 +188,7 @@ def find_other(looks):
 
 def find_summand(looks):
     "Another tensor, or a number, that is added and should not be, or is not and should be"
-    if len(looks) < 3 or not all(l.got.shape == l.want.shape for l in looks): return
+    if len(looks) < 3 or not all(dense(l.got) and l.got.shape == l.want.shape for l in looks): return
     for name in looks[0].others:
         there = [l.others.get(name) for l in looks]
         if not all(dense(t) and t.shape in (l.want.shape, ()) for t, l in zip(there, looks)) or not any(t.any() for t in there): continue
@@ -204,7 +204,7 @@ def signs(look): # to a dict of masks, by words
 
 def find_where(looks):
     "Wrong only where some tensor is positive, say, and in most of those places"
-    if not all(l.got.shape == l.want.shape for l in looks): return
+    if not all(dense(l.got) and l.got.shape == l.want.shape for l in looks): return
     wrong = [~l.got.isfinite() | ((l.got - l.want).abs() > 2e-5*l.want.abs().max()) for l in looks]
     if not any(w.any() and not w.all() for w in wrong): return
     masks = [signs(l) for l in looks]
@@ -216,7 +216,7 @@ def find_where(looks):
 
 def find_uniform(looks):
     "The same number in every entry"
-    if all(l.got.shape == l.want.shape for l in looks) and any(l.want.numel() > 1 for l in looks) and every(looks, lambda l: l.got.flatten()[:1].expand(l.got.shape) if l.got.numel() and l.got.isfinite().all() else None):
+    if all(dense(l.got) and l.got.shape == l.want.shape for l in looks) and any(l.want.numel() > 1 for l in looks) and every(looks, lambda l: l.got.flatten()[:1].expand(l.got.shape) if l.got.numel() and l.got.isfinite().all() else None):
         return 'missing', 'has the same number in every entry; the true gradient has not'
 
 def find_no_upstream(looks):
