@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'MOVED', 'many', 'step_cases', 'run_step', 'sgd', 'with_momentum', 'adam_cases', 'adam', 'adam_but',
-           'Spent', 'Counted', 'digits', 'fresh', 'too_few', 'TrainingExercise', 'trains_well', 'net_cases', 'run_net',
-           'Net']
+           'std_cases', 'Spent', 'Counted', 'digits', 'fresh', 'too_few', 'TrainingExercise', 'trains_well',
+           'net_cases', 'run_net', 'Net']
 
 # %% ../../nbs/exercises/train.ipynb #5972cf87
 from functools import partial
@@ -13,7 +13,7 @@ import torch
 from ..forward import init_params
 from ..mnist import load_mnist
 from ..module import Lin, Model, Relu, parameters
-from ..tools.cases import label
+from ..tools.cases import label, number
 from ..tools.compare import hostile_cases, true_grads
 from ..tools.explain import advice, message, own_line
 from ..tools.question import Question
@@ -192,6 +192,16 @@ TASKS += [Exercise('adam_step', 'adam_step(params, m, v, t, lr, beta1, beta2, ep
     ('swapped', 'in m, `beta2` stands where `beta1` belongs', lambda params, m, v, t, lr, beta1, beta2, eps: adam_but(first=lambda m, g, a: beta2*m + (1 - beta1)*g)(params, m, v, t, lr, beta1, beta2, eps)),
     ('swapped', 'm and v were kept divided. Divide copies: the next step starts from the means as they were', adam_but(kept=True)),
     ])]
+
+# %% ../../nbs/exercises/train.ipynb #99a6bc95
+def std_cases():
+    for n in (1, 2, 3, 10, 50, 784): yield Case(f'n_in = {n}', dict(n_in=n), dict(result=torch.tensor((2/n)**.5).double()), dict(n_in=n))
+
+TASKS += [Exercise('kaiming_std', 'kaiming_std(n_in)', std_cases, run=number, asks='a number', tol=1e-6, right=lambda n_in: (2/n_in)**.5,
+    meaning='With it, numbers keep their size through any number of ReLU layers.',
+    hints=('A sum of n_in products has n_in times the mean square of one product. By what must each weight shrink?',
+           'On paper: four inputs of size 1, weights of size s. The sum has the mean square 4s², and ReLU leaves half of it. For which s is that 1?',
+           'The mean square of a weight is 2/n_in, and its size is the square root of that.'))]
 
 # %% ../../nbs/exercises/train.ipynb #c1000005
 class Spent(Exception): "More images were asked for than the budget allows"
