@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['CHANGED', 'NOT_TWICE', 'ROWS', 'files', 'own_line', 'message', 'shapes', 'advice', 'raised', 'changed', 'look_at',
            'where_wrong', 'pattern', 'few_samples', 'in_all', 'left_over', 'filled', 'landed', 'suspect_runs',
-           'suspected', 'altered', 'arriving', 'inputs', 'other', 'rows_other', 'depends', 'why', 'smallest', 'speak',
-           'in_words', 'sentence']
+           'suspected', 'altered', 'arriving', 'inputs', 'other', 'rows_other', 'depends', 'why', 'speak', 'in_words',
+           'sentence']
 
 # %% ../../nbs/tools/explain.ipynb #e8c7db16
 import linecache, re, traceback
 import torch
 from torch import Tensor, nn
 from .compare import compare
-from .diagnose import UNKNOWN, Look, Suspect, Verdict, dense, entries, explain, find_uniform, find_where, gives, same
+from .diagnose import UNKNOWN, Look, Suspect, Verdict, by_size, dense, entries, explain, find_uniform, find_where, gives, same
 from .repair import call_order, codes, misfit_shapes
 from .run import alike, copy_args, first_wrong, quick, run_all, tensors
 
@@ -261,14 +261,10 @@ def why(exercise, attempt, runs, found, seeded, fix=None): # runs from NaN and t
     cause, says, voice = speak(exercise, attempt, name, [o[k] for o in (runs, again, third) for k in these], raw, seen, seeded, these, fix)
     if (cause, says) == UNKNOWN: says = pattern([exercise.all_cases()[k] for k in these], [these.index(k) for k in bad]) or says
     shown = [k for k in bad if 'has shape' in says and getattr(runs[k].got.get(name), 'shape', None) != exercise.all_cases()[k].want[name].shape] or bad
-    k = min(shown, key=lambda k: smallest(exercise.all_cases()[k], name))
+    k = min(shown, key=lambda k: by_size(seen[these.index(k)]))
     case = exercise.all_cases()[k]
     return exercise.verdict('special-case' if note else cause, name, in_words(exercise, name, says), case.label, entries(runs[k].got.get(name), case.want[name]),
                             f'There: {found[k][name].verdict}.' if 'shape' in found[k][name].verdict and 'shape' not in says else '', note, fix, voice)
-
-def smallest(case, name):
-    "A key that puts small tensors first, and those of a single entry, whose shape tells little, last"
-    return case.want[name].numel() == 1, case.want[name].numel()
 
 def speak(exercise, attempt, name, three, raw, seen, seeded, these, fix): # runs from NaN and from two seeds, one after the other
     "Cause, sentence and voice, the surest first"
@@ -279,7 +275,8 @@ def speak(exercise, attempt, name, three, raw, seen, seeded, these, fix): # runs
     if related == UNKNOWN or all(compare(name, l.got, l.want, l.tol).ok for l in seen):
         twice = [seeded(0)[0][k] for k in these] if left_over(runs, again, third, name) else []
         if twice: related = left_over(runs, again, third, name) if all(map(in_all, again, filled(twice, name))) else NOT_TWICE
-    if related == UNKNOWN and find_uniform(seen): related = depends(exercise, attempt, name, these) or find_uniform(seen)
+    uniform = find_uniform(seen) if related == UNKNOWN else None
+    if uniform: related = depends(exercise, attempt, name, these) or uniform
     if related[0] == 'not-finite': related = 'not-finite', (find_where(seen) or related)[1]
     weak = related == UNKNOWN or 'has shape' in related[1] or related[0] == 'not-finite' and 'only where' not in related[1]
     if not weak and not (fix and related[0] == 'swapped'): return related[0], sentence(related[1]) + f'\n{fix.says}' if fix else related[1], 'relation'

@@ -6,7 +6,7 @@
 __all__ = ['large_verdict', 'judge', 'judged', 'fixed', 'only_dtype', 'right']
 
 # %% ../../nbs/tools/judge.ipynb #f49d4937
-import math, warnings
+import math
 from functools import partial
 from torch import Tensor
 from .compare import compare
@@ -76,11 +76,8 @@ def judged(exercise, attempt, explain=True): # the same, where nothing is left b
 
 def fixed(exercise, attempt, error=None): # the exception it ended in, if it did
     "The smallest change of the attempt's own code that makes it right, a `Repair`; None if there is none, or if a call of it takes too long"
-    if isinstance(error, TimeoutError): return None
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')                  # of changes that are only tried
-        try: return repair(exercise, attempt)
-        except TimeoutError: return None
+    try: return None if isinstance(error, TimeoutError) else repair(exercise, attempt)
+    except TimeoutError: return None
 
 def only_dtype(exercise, runs, found): # runs and rows of all cases
     "A sentence if all that is wrong with an attempt is a result in another floating dtype; '' if more is wrong, or if the exercise asks for that dtype"
