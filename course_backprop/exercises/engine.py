@@ -17,7 +17,7 @@ from ..tools.cases import label
 from ..tools.compare import hostile_cases, true_grads
 from ..tools.explain import raised
 from ..tools.question import Question
-from ..tools.run import SECONDS, Case, Exercise, misfit, untouched, within
+from ..tools.run import SECONDS, Case, Exercise, within
 
 # %% ../../nbs/exercises/engine.ipynb #e1160004
 LESSON = 11, 'An engine for any graph'
@@ -87,8 +87,6 @@ def order_fault(made_from, root, names): # a graph, its root, a learner's list
 class OrderExercise(Exercise):
     "A list that is judged by what stands in it before what"
     def judged(self, attempt, explain=True): # as `judge` calls it; to a `Verdict`
-        if untouched(self, attempt): return self.verdict('not-started', '', 'Not started yet. Put your code in the place of `...` and run the cell again.')
-        if says := misfit(self, attempt): return self.verdict('raised', '', f'What was handed over {says}.')
         for case in self.all_cases():
             graph, root = case.args['made_from'], case.args['root']
             own = {name: list(inputs) for name, inputs in graph.items()}

@@ -17,7 +17,7 @@ from ..tools.cases import label, number
 from ..tools.compare import hostile_cases, true_grads
 from ..tools.explain import advice, message, own_line
 from ..tools.question import Question
-from ..tools.run import Case, Exercise, misfit, untouched, within
+from ..tools.run import Case, Exercise, within
 
 # %% ../../nbs/exercises/train.ipynb #0c54c7fa
 LESSON = 10, 'Training'
@@ -254,8 +254,6 @@ class TrainingExercise(Exercise):
     epochs, bar, seconds = 10, 9642, 120.       # how many times 50,000 images; the digits that the lesson's own loop reads; a limit for a loop that never ends
 
     def judged(self, attempt, explain=True): # as `judge` calls it; to a `Verdict`
-        if untouched(self, attempt): return self.verdict('not-started', '', 'Not started yet. Put your code in the place of `...` and run the cell again.')
-        if says := misfit(self, attempt): return self.verdict('raised', '', f'What was handed over {says}.')
         x, y, x_valid, labels = digits()
         model = fresh(self.epochs*len(x))
         before = [p.clone() for p in parameters(model)]
