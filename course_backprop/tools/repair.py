@@ -16,6 +16,7 @@ __all__ = ['STEADY', 'WORKS', 'TABLE', 'NO_VALUES', 'COUNT', 'GONE', 'KEEP', 'MO
 
 # %% ../../nbs/tools/repair.ipynb #d88fe821
 import ast, dis, inspect, itertools, linecache, math, re, sys, time, types, warnings
+from collections import Counter
 from contextlib import contextmanager
 from functools import lru_cache, partial, reduce
 from typing import NamedTuple
@@ -134,8 +135,9 @@ def text(o): # a node, or a list of statements
     "The code, as the course writes it"
     if isinstance(o, list): return '; '.join(map(text, o))
     if not isinstance(o, ast.AST): return str(o)
-    if isinstance(o, (ast.For, ast.While, ast.With, ast.If)): return ast.unparse(ast.fix_missing_locations(o)).split('\n')[0] + ' …'
-    return re.sub(r' (\*\*|\*|//|/) ', r'\1', ast.unparse(ast.fix_missing_locations(o)))
+    if isinstance(o, ast.stmt): ast.fix_missing_locations(o)                # an expression is written without them
+    if isinstance(o, (ast.For, ast.While, ast.With, ast.If)): return ast.unparse(o).split('\n')[0] + ' …'
+    return re.sub(r' (\*\*|\*|//|/) ', r'\1', ast.unparse(o))
 
 def dotted(node): # to 'a.b.c'; '' if it is anything else
     words = []
@@ -368,7 +370,7 @@ def changed_node(node, **fields):
     return ast.copy_location(type(node)(**{f: getattr(node, f) for f in node._fields if hasattr(node, f)} | fields), node)
 
 COUNT = re.compile(r'(len\([\w.]+\)|[\w.]+\.(shape\[-?\d\]|size\(-?\d\)|numel\(\)))')
-def is_count(o): return bool(COUNT.fullmatch(text(o)))
+def is_count(o): return isinstance(o, (ast.Call, ast.Subscript)) and bool(COUNT.fullmatch(text(o)))
 
 def written(how, place, scope): # as in `Row`
     "What may stand in a place by a row of rewrites, each with what the letters stand for"
@@ -724,11 +726,9 @@ class Search:
 
     def order(self, changes):
         "The likely ones first, and what sets the first wrong tensor before what doesn't"
-        e = changes[0]
-        targets = [dotted(o).removeprefix('self.') for o in ast.walk(e.place.stmt) if isinstance(o, (ast.Name, ast.Attribute)) and isinstance(o.ctx, ast.Store)]
-        scope = self.scopes[e.place.part.name]
-        far = e.row.how == 'P → Q' and getattr(scope.value(dotted(e.place.node)), 'shape', ()) != getattr(scope.value(dotted(e.new)), 'shape', ())
-        return e.row.rank - 1.5*(self.goal[-1] in targets) + .4*far + .3*(len(changes) > 1)
+        e, value = changes[0], self.scopes[changes[0].place.part.name].value
+        far = e.row.how == 'P → Q' and getattr(value(dotted(e.place.node)), 'shape', ()) != getattr(value(dotted(e.new)), 'shape', ())
+        return e.row.rank - 1.5*(id(e.place.stmt) in self.sets_goal) + .4*far + .3*(len(changes) > 1)
 
     def singles(self):
         "Each edit alone; and those that are one mistake made several times, together"
@@ -736,9 +736,14 @@ class Search:
         values = within(5, lambda: seen_values(self.parts, lambda: quiet(1, run)))
         self.scopes = {p.name: Scope(p, values.get(p.name, {}), self.probes[0]) for p in self.parts}
         ones, groups = [e for e in edits(self.parts, self.scopes) if self.raises or e.row.cause != 'raised' != e.words.get('cause')], {}
+        def sets(stmt): return any(dotted(o).removeprefix('self.') == self.goal[-1] for o in ast.walk(stmt) if isinstance(o, (ast.Name, ast.Attribute)) and isinstance(o.ctx, ast.Store))
+        self.sets_goal = {k for k, stmt in {id(e.place.stmt): e.place.stmt for e in ones}.items() if sets(stmt)}
+        was = {id(e.place.node): e.place.node for e in ones if not isinstance(e.place.node, (list, ast.arguments))}
+        was = {k: text(o) for k, o in was.items()}
+        often = Counter(was.values())
         for e in ones:
-            key = e.place.part.name, id(e.row), e.row.rank == 1 or (text(e.place.node), text(e.new))
-            if not isinstance(e.place.node, (list, ast.arguments)): groups.setdefault(key, []).append(e)
+            old = was.get(id(e.place.node))
+            if often[old] > 1 or old and e.row.rank == 1: groups.setdefault((e.place.part.name, id(e.row), e.row.rank == 1 or (old, text(e.new))), []).append(e)
         many = [tuple(g) for g in groups.values() if len(g) > 1 and not any(a.place.node is b.place.node or a.place.node in b.place.above for a, b in itertools.permutations(g, 2))]
         return sorted([(e,) for e in ones] + many, key=self.order)
 
