@@ -104,9 +104,8 @@ def batch_norm_grad(inp, out, gamma, beta, eps=1e-5, stats=None, kept=None): # a
 class LayerNorm(Module):
     "Layer norm. Errors as in `layer_norm` and `layer_norm_grad`"
     def __init__(self,
-                 gamma,    # γ (c,); receives `.g`
-                 beta,     # β (c,); receives `.g`
-                 eps=1e-5, # added to the variance
+                 gamma, beta, # γ and β, (c,) or as in `layer_norm`; receive `.g`
+                 eps=1e-5,    # added to the variance
                 ): self.gamma, self.beta, self.eps = gamma, beta, eps
 
     @property
@@ -123,8 +122,7 @@ class BatchNorm(LayerNorm):
     "Batch norm; where `training` is False, by the running statistics. Errors as in `batch_norm` and `batch_norm_grad`"
     training = True
     def __init__(self,
-                 gamma,       # γ (c,); receives `.g`
-                 beta,        # β (c,); receives `.g`
+                 gamma, beta, # γ and β, (c,); receive `.g`
                  eps=1e-5,    # added to the variance
                  momentum=.1, # share of a new batch in the running statistics; ValueError unless from 0 to 1
                 ):
