@@ -51,7 +51,7 @@ class Question:
     def same(self, a, b): # plain answers
         "Is one as good as the other?"
         if isinstance(a, tuple) and isinstance(b, tuple): return len(a) == len(b) and all(map(self.same, a, b))
-        if isinstance(a, float) and isinstance(b, float): return a == b if b == int(b) else abs(a - b) <= self.tol*abs(b)
+        if isinstance(a, float) and isinstance(b, float): return a == b or not b.is_integer() and abs(a - b) <= self.tol*abs(b) < float('inf')
         return type(a) is type(b) and a == b
 
     def form(self):

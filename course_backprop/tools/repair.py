@@ -137,8 +137,9 @@ def text(o): # a node, or a list of statements
     "The code, as the course writes it"
     if isinstance(o, list): return '; '.join(map(text, o))
     if not isinstance(o, ast.AST): return str(o)
-    if isinstance(o, (ast.For, ast.While, ast.With, ast.If)): return ast.unparse(ast.fix_missing_locations(o)).split('\n')[0] + ' …'
-    return re.sub(r' (\*\*|\*|//|/) ', r'\1', ast.unparse(ast.fix_missing_locations(o)))
+    if isinstance(o, ast.stmt): ast.fix_missing_locations(o)                # an expression is written without them
+    if isinstance(o, (ast.For, ast.While, ast.With, ast.If)): return ast.unparse(o).split('\n')[0] + ' …'
+    return re.sub(r' (\*\*|\*|//|/) ', r'\1', ast.unparse(o))
 
 def dotted(node): # to 'a.b.c'; '' if it is anything else
     words = []
@@ -420,7 +421,7 @@ def in_shape(place, new, words, scope):
     except RuntimeError: return False
 
 COUNT = re.compile(r'(len\([\w.]+\)|[\w.]+\.(shape\[-?\d\]|size\(-?\d\)|numel\(\)))')
-def is_count(o): return bool(COUNT.fullmatch(text(o)))
+def is_count(o): return isinstance(o, (ast.Call, ast.Subscript)) and bool(COUNT.fullmatch(text(o)))
 
 def written(how, place, scope): # as in `Row`
     "What may stand in a place by a row of rewrites, each with what the letters stand for"
@@ -733,7 +734,7 @@ class Search:
     "What is known of a wrong attempt, and of the edits that were tried"
     def __init__(self, exercise, attempt, cases=None):
         self.exercise, self.attempt, self.cases, self.parts = exercise, attempt, cases or exercise.all_cases(), source_of(attempt)
-        self.tried, self.found, self.near = 0, [], []
+        self.tried, self.found, self.near, self.known = 0, [], [], {}
         self.raises = self.changes = False
         if self.parts: self.look()
 
@@ -823,7 +824,8 @@ class Search:
 
     def near_by(self, stmt):
         "Does a statement set what is wrong, or what is used there?"
-        return 1.5*self.sets(stmt, self.targets) or self.sets(stmt, self.used)
+        if stmt not in self.known: self.known[stmt] = 1.5*self.sets(stmt, self.targets) or self.sets(stmt, self.used)
+        return self.known[stmt]
 
     def sets(self, stmt, names):
         "Does a statement set one of these, or give back a result that is one?"

@@ -135,8 +135,8 @@ def run_case(exercise, # `Exercise`
     all_args = tensors(args)
     given = [name for name, t in all_args.items() if hasattr(t, 'g')]        # these receive nothing: their gradient arrives
     for name, t in all_args.items():
-        if name not in given: t.g = old_gradient(t, seed)
-    objects = {f'{name}.g': t.g for name, t in all_args.items()}
+        if name not in given and t.is_floating_point(): t.g = old_gradient(t, seed)       # class numbers have none
+    objects = {f'{name}.g': t.g for name, t in all_args.items() if hasattr(t, 'g')}
     before = {name: t.clone() for name, t in (all_args | objects).items()}
     written, lists = {name: t._version for name, t in objects.items()}, {name: list(o) for name, o in args.items() if isinstance(o, list)}
     got = exercise.run(attempt, args, list(case.want))
@@ -159,7 +159,7 @@ def quick(exercise, attempt, case): # to a dict of what was given
     "What an attempt gives on one case, without looking at what else it did"
     args = copy_args(case.args)
     for t in tensors(args).values():
-        if not hasattr(t, 'g'): t.g = torch.full_like(t, float('nan'))
+        if not hasattr(t, 'g') and t.is_floating_point(): t.g = torch.full_like(t, float('nan'))
     return exercise.run(attempt, args, list(case.want))
 
 class Stopped(BaseException):
