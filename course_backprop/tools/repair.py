@@ -10,13 +10,13 @@ __all__ = ['STEADY', 'WORKS', 'TABLE', 'PRODUCTS', 'NO_VALUES', 'COUNT', 'GONE',
            'is_operand', 'loaded', 'match', 'fill', 'made', 'changed_node', 'sensible', 'in_shape', 'is_count',
            'written', 'name_of', 'is_method', 'less', 'missing_part', 'other_operator', 'other_brackets', 'products',
            'bare', 'other_reduction', 'other_function', 'other_arguments', 'other_number', 'with_dtype', 'renamed',
-           'aimed', 'other_parameters', 'simple', 'other_block', 'moved', 'one_more', 'registered', 'Edit', 'edits',
-           'is_one', 'idle', 'applied', 'edited', 'nearness', 'grouped', 'together', 'Search', 'cause_of', 'Repair',
-           'all_of_them', 'capital', 'told', 'before_after', 'silent', 'repair', 'Results', 'astray', 'Heard', 'each',
-           'codes', 'Call', 'calls_of', 'call_order', 'in_letters', 'misfit_shapes']
+           'aimed', 'other_parameters', 'simple', 'other_block', 'in_turns', 'moved', 'one_more', 'registered', 'Edit',
+           'edits', 'is_one', 'idle', 'applied', 'edited', 'nearness', 'grouped', 'together', 'Search', 'cause_of',
+           'Repair', 'all_of_them', 'capital', 'told', 'before_after', 'silent', 'repair', 'Results', 'astray', 'Heard',
+           'each', 'codes', 'Call', 'calls_of', 'call_order', 'in_letters', 'misfit_shapes']
 
 # %% ../../nbs/tools/repair.ipynb #d88fe821
-import ast, dis, inspect, itertools, linecache, math, re, sys, time, types, warnings
+import ast, copy, dis, inspect, itertools, linecache, math, re, sys, time, types, warnings
 from contextlib import contextmanager
 from functools import lru_cache, partial, reduce
 from typing import NamedTuple
@@ -601,6 +601,19 @@ def other_block(place, scope):
         if isinstance(o, (ast.For, ast.While)) and len(o.body) > 1 and isinstance(o.body[-1], (ast.Return, ast.Assign, ast.AugAssign)):
             yield rest[0] + [changed_node(o, body=o.body[:-1]), o.body[-1]] + rest[1], dict(more=f'`{text(o.body[-1])}` stands in the loop and belongs behind it', cause='missing', line=o.body[-1].lineno)
 
+def in_turns(place, scope):
+    "A loop that adds up what each turn gives; or that goes on from what the turn before gave"
+    many = place.node if isinstance(place.node, list) else []
+    for k, loop in enumerate(many):
+        for j, o in enumerate(loop.body) if isinstance(loop, ast.For) else ():
+            if not isinstance(o, ast.Assign) or not (name := dotted(o.targets[0])): continue
+            adds = changed_node(loop, body=loop.body[:j] + [made('T = T + A', T=o.targets[0], A=o.value)] + loop.body[j+1:])
+            yield many[:k] + [made('T = 0', T=o.targets[0]), adds] + many[k+1:], dict(more=f'each turn of the loop replaces `{name}`; start with 0 before the loop, and add: `{name} += …`', cause='missing', line=o.lineno)
+            for old in {a.id for a in ast.walk(o.value) if isinstance(a, ast.Name)} & {*scope.given} if isinstance(o.targets[0], ast.Name) else ():
+                new = copy.deepcopy(many)
+                for a in (a for stmt in new for a in ast.walk(stmt) if isinstance(a, ast.Name) and a.id == old): a.id = name
+                yield [made('A = B', A=ast.Name(name, ast.Store()), B=ast.Name(old, ast.Load())), *new], dict(more=f'each turn starts from `{old}` again, and not from what the turn before gave, `{name}`', cause='swapped', line=o.lineno)
+
 def moved(place, scope):
     "A statement that comes earlier or later"
     many = place.node if isinstance(place.node, list) else []
@@ -618,6 +631,8 @@ def one_more(place, scope):
     if isinstance(many[-1], ast.Return): return
     line = dict(line=many[-1].lineno)
     for k in scope.tensors if scope.returns else (): yield many + [at(many[-1], f'return {k}')], dict(more=f'`return {k}` is missing at the end', **line)
+    for k, t in itertools.product([k for k in scope.asked if k.endswith('.g')], scope.tensors) if scope.nothing else ():
+        if t not in scope.given and '.' not in t: yield many + [at(many[-1], f'{k} = {t}')], dict(more=f'`{t}` is computed, and put nowhere: `{k} = {t}` is missing', **line)
     if isinstance(many[-1], ast.Expr): yield many[:-1] + [ast.copy_location(ast.Return(many[-1].value), many[-1])], dict(more='what is computed there is not handed over: `return` is missing', **line)
     for g, u in itertools.product(scope.marks, scope.upstream):
         if g != u: yield many + [at(many[-1], f'{g} = {g} + {u}')], dict(more=f'`{u}` has to be added to `{g}` at the end', **line)
@@ -637,6 +652,7 @@ TABLE += [Row(*o) for o in (
     (2, 'missing', registered, 'a plain list registers nothing: `{new}`'),
     (2, 'missing', aimed, '`{T}` is set where `{G}` has to be'),
     (2, 'swapped', other_block, '{more}'),
+    (2, 'missing', in_turns, '{more}'),
     (2, 'swapped', other_parameters, 'the parameters have to be `{new}`, not `{old}`'),
     (2, 'factor', other_number, '`{old}` should be `{plain}`'),
     (3, 'shape', partial(products, ast.Mult), 'not `{old}` but `{new}`'),
