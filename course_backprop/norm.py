@@ -14,18 +14,18 @@ from .linear_grad import upstream
 from .module import Module, modules
 
 # %% ../nbs/13_norm.ipynb #e1300062
-def standardize(x,    # tensor of floats, or a `Var` of lesson 11
+def standardize(x,    # tensor of floats
                 dims, # tuple: the dimensions over which mean and variance are taken
                 eps,  # added to the variance
                ):     # x̂, with the shape of `x`; 1/σ, with 1 in the place of `dims`
     "Take off the mean and divide by σ, the root of variance plus `eps`"
     d = x - x.mean(dims, True)
-    r = 1/((d*d).mean(dims, True) + eps).sqrt()
-    return d*r, r
+    r = ((d*d).mean(dims, True) + eps).rsqrt()
+    return d.mul_(r), r
 
-def standardize_back(g, x_hat, r, dims): # what arrives at x̂, like it; what `standardize` gave; as there. To dL/d`x`
+def standardize_back(g, x_hat, r, mean, along): # what arrives at x̂; what `standardize` gave; mean(g); mean(g·x̂). To dL/d`x`
     "What arrives, less its mean and its part along x̂, divided by σ"
-    return r*(g - g.mean(dims, True) - x_hat*(g*x_hat).mean(dims, True))
+    return (g - mean).addcmul_(x_hat, along, value=-1).mul_(r)
 
 # %% ../nbs/13_norm.ipynb #e1300063
 def look(x, gamma, beta, eps): # what both layers take
@@ -64,14 +64,15 @@ def layer_norm(x,        # (n,c), or any shape that ends with that of `gamma`
                eps=1e-5, # added to the variance, above 0
               ):         # shape of `x`
     "Each sample normalised by itself, times γ, plus β. Errors as in `row_dims`"
-    return standardize(x, row_dims(x, gamma, beta, eps), eps)[0]*gamma + beta
+    return torch.addcmul(beta, standardize(x, row_dims(x, gamma, beta, eps), eps)[0], gamma)
 
-def layer_norm_grad(inp, out, gamma, beta, eps=1e-5): # as there; `out`, what came out, with its `.g`
+def layer_norm_grad(inp, out, gamma, beta, eps=1e-5, kept=None): # as there; `out` with its `.g`; x̂ and 1/σ, None: computed anew
     "The three gradients of `layer_norm`, as `.g`. Errors as in `row_dims` and `upstream`, before any is set"
     dims, g = row_dims(inp, gamma, beta, eps), arrived(inp, out, 'layer_norm_grad')
-    x_hat, r = standardize(inp, dims, eps)
-    inp.g = standardize_back(g*gamma, x_hat, r, dims)
-    gamma.g, beta.g = unbroadcast(g*x_hat, gamma.shape), unbroadcast(g, gamma.shape)
+    x_hat, r = kept or standardize(inp, dims, eps)
+    to_hat = g*gamma
+    inp.g = standardize_back(to_hat, x_hat, r, to_hat.mean(dims, True), (to_hat*x_hat).mean(dims, True))
+    gamma.g, beta.g = unbroadcast(g*x_hat, gamma.shape), unbroadcast(g + 0 if g.ndim == gamma.ndim else g, gamma.shape)
 
 # %% ../nbs/13_norm.ipynb #e1300065
 def column(t, x): return t.reshape(-1, *[1]*(x.ndim - 2))       # (c,), so that it stands beside dimension 1 of x
@@ -79,8 +80,8 @@ def column(t, x): return t.reshape(-1, *[1]*(x.ndim - 2))       # (c,), so that 
 def by_columns(x, dims, eps, stats): # as in `batch_norm`; to x̂ and 1/σ
     if stats is None: return standardize(x, dims, eps)
     mean, var = (column(o, x) for o in stats)
-    r = 1/(var + eps).sqrt()
-    return (x - mean)*r, r
+    r = (var + eps).rsqrt()
+    return (x - mean).mul_(r), r
 
 def batch_norm(x,          # (n,c), or (n,c,…)
                gamma,      # γ (c,), same dtype
@@ -90,15 +91,14 @@ def batch_norm(x,          # (n,c), or (n,c,…)
               ):           # shape of `x`
     "Each column normalised, times γ, plus β. Errors as in `column_dims`"
     x_hat, _ = by_columns(x, column_dims(x, gamma, beta, eps, stats), eps, stats)
-    return x_hat*column(gamma, x) + column(beta, x)
+    return torch.addcmul(column(beta, x), x_hat, column(gamma, x))
 
-def batch_norm_grad(inp, out, gamma, beta, eps=1e-5, stats=None): # as there; `out`, what came out, with its `.g`
+def batch_norm_grad(inp, out, gamma, beta, eps=1e-5, stats=None, kept=None): # as there and in `layer_norm_grad`
     "The three gradients of `batch_norm`, as `.g`. Errors as in `column_dims` and `upstream`, before any is set"
     dims, g = column_dims(inp, gamma, beta, eps, stats), arrived(inp, out, 'batch_norm_grad')
-    x_hat, r = by_columns(inp, dims, eps, stats)
-    to_hat = g*column(gamma, inp)
-    inp.g = standardize_back(to_hat, x_hat, r, dims) if stats is None else to_hat*r
-    gamma.g, beta.g = (g*x_hat).sum(dims), g.sum(dims)
+    x_hat, r = kept or by_columns(inp, dims, eps, stats)
+    gamma.g, beta.g, n, r = (g*x_hat).sum(dims), g.sum(dims), inp.numel()//len(gamma), r*column(gamma, inp)
+    inp.g = standardize_back(g, x_hat, r, column(beta.g/n, inp), column(gamma.g/n, inp)) if stats is None else g*r
 
 # %% ../nbs/13_norm.ipynb #e1300067
 class LayerNorm(Module):
@@ -112,8 +112,11 @@ class LayerNorm(Module):
     @property
     def params(self): return self.gamma, self.beta
 
-    def forward(self, inp): return layer_norm(inp, *self.params, self.eps)
-    def bwd(self, out, inp): layer_norm_grad(inp, out, *self.params, self.eps)
+    def forward(self, inp):
+        self.kept = standardize(inp, row_dims(inp, *self.params, self.eps), self.eps)
+        return torch.addcmul(self.beta, self.kept[0], self.gamma)
+
+    def bwd(self, out, inp): layer_norm_grad(inp, out, *self.params, self.eps, self.kept)
 
 # %% ../nbs/13_norm.ipynb #e1300068
 class BatchNorm(LayerNorm):
@@ -131,20 +134,19 @@ class BatchNorm(LayerNorm):
 
     def forward(self, inp):
         self.stats = None if self.training else self.running
-        out = batch_norm(inp, *self.params, self.eps, self.stats)
-        if self.training: self.running = tuple((1 - self.momentum)*a + self.momentum*b for a, b in zip(self.running, self.batch_stats(inp)))
-        return out
+        dims = column_dims(inp, *self.params, self.eps, self.stats)
+        self.kept = by_columns(inp, dims, self.eps, self.stats)
+        if self.training: self.running = tuple((1 - self.momentum)*a + self.momentum*b for a, b in zip(self.running, self.fresh(inp, dims)))
+        return torch.addcmul(column(self.beta, inp), self.kept[0], column(self.gamma, inp))
 
-    def batch_stats(self, inp): # to mean and variance, (c,) each; the variance divided by n − 1
-        dims = 0, *range(2, inp.ndim)
-        return inp.mean(dims), inp.var(dims)
+    def fresh(self, inp, dims, less=1): # mean and variance of the batch, (c,); the variance, which is in 1/σ, divided by n − 1
+        n = inp.numel()//len(self.gamma)
+        return inp.mean(dims), (self.kept[1].flatten()**-2 - self.eps)*n/(n - less)
 
-    def bwd(self, out, inp): batch_norm_grad(inp, out, *self.params, self.eps, self.stats)
+    def bwd(self, out, inp): batch_norm_grad(inp, out, *self.params, self.eps, self.stats, self.kept)
 
 # %% ../nbs/13_norm.ipynb #e1300069
-def set_training(module, # a `Module`
-                 on,     # True: by the batch; False: by the running statistics
-                ):
+def set_training(module, on): # a `Module`; True: by the batch, False: by the running statistics
     "Say to every batch norm in a model which way it goes"
     for m in modules(module):
         if isinstance(m, BatchNorm): m.training = on
