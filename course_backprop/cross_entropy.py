@@ -11,7 +11,7 @@ from torch import Tensor
 from .forward import floats
 from .module import Module
 
-# %% ../nbs/12_cross_entropy.ipynb #ce120055
+# %% ../nbs/12_cross_entropy.ipynb #ce120053
 def softmax(logits, # (…,c), floats; −inf rules a class out, nan where all are
            ):       # same shape and dtype
     "Probabilities along the last dimension. The largest logit of each row is taken off first, so that `exp` can hold them all"
@@ -26,7 +26,7 @@ def log_softmax(logits, # as in `softmax`
     u = logits - logits.amax(-1, keepdim=True)
     return u - u.exp().sum(-1, keepdim=True).log()
 
-# %% ../nbs/12_cross_entropy.ipynb #ce120056
+# %% ../nbs/12_cross_entropy.ipynb #ce120054
 def check_targets(logits, # (n,c)
                   targ,   # as in `cross_entropy`
                  ):
@@ -46,7 +46,7 @@ def check_targets(logits, # (n,c)
     else: raise ValueError(f'logits {(n, c)} need {n} classes ({n},) or probabilities {(n, c)}, not {tuple(targ.shape)}')
     if bad.any(): raise ValueError(f'{what}; the target of sample {(k := bad.nonzero()[0].item())} is {targ[k].tolist()}')
 
-# %% ../nbs/12_cross_entropy.ipynb #ce120057
+# %% ../nbs/12_cross_entropy.ipynb #ce120055
 def cross_entropy(logits, # (n,c)
                   targ,   # classes (n,), whole numbers from 0 to c − 1; or probabilities (n,c), of the dtype of the logits
                  ):       # scalar

@@ -67,12 +67,12 @@ Question('whole_maximum', 'the first', 'e^−1000 is 0 in floats, for both of it
 FAR = {torch.float64: 1000., torch.float32: 100.}
 
 def far_logits(n, c, randn): # yields logits (n,c), and in words where they are
-    for side in (0, 1, -1):
-        inp = randn(n, c)
+    yield (inp := randn(n, c)), ''
+    for side in (1, -1) if n > 1 and c > 1 and inp.is_contiguous() else ():
         far = side*FAR[inp.dtype]
-        inp = inp + far
-        if far and n > 2: inp[0] -= 2*far
-        yield inp, f', around {far:g}' if far else ''
+        inp = randn(n, c) + far
+        inp[0] -= 2*far
+        yield inp, f', around {far:g}'
 
 def classes(n, c, randn): return (randn(n).abs()*1000).long() % c      # targets, some of them more than once
 
@@ -131,6 +131,7 @@ TASKS += [Exercise('cross_entropy_grad', 'cross_entropy_grad(inp, targ)', class_
     ('missing', '1 was subtracted in the column of every target, for all samples; each has its own: `p[torch.arange(len(p)), targ] -= 1`', over_n(lambda p, y: p - y.amax(0))),
     ('missing', 'only the right class gets something; raise one of the others, and the loss rises too', over_n(lambda p, y: (p - y)*y)),
     ('missing', 'the right class is missing: 1 is subtracted there', over_n(lambda p, y: p)),
+    ('swapped', '1 was put in the place of the right class\'s probability, where 1 is to be subtracted from it', over_n(lambda p, y: torch.where(y > 0, 1, p))),
     ('missing', 'the probabilities are missing', over_n(lambda p, y: -y)),
     ('swapped', 'softmax runs along the classes of one sample, dimension 1', sets_inp(lambda inp, targ: (inp.softmax(0) - one_hot(inp, targ))/len(inp))),
     ('swapped', 'the logits themselves, where the probabilities belong', sets_inp(lambda inp, targ: (inp - one_hot(inp, targ))/len(inp))),
@@ -142,8 +143,9 @@ TASKS += [Exercise('cross_entropy_grad', 'cross_entropy_grad(inp, targ)', class_
 # %% ../../nbs/exercises/cross_entropy.ipynb #ce12e0012
 def smooth_loss(inp, targ, eps): return F.cross_entropy(inp, targ, label_smoothing=eps)
 
-def smooth_cases(): # two shares, so that a fixed one shows
-    for eps in (.1, .3): yield from class_cases(smooth_loss, least=2, eps=eps)()
+def smooth_cases(): # two shares in turn, so that a fixed one shows; in float32, since one-hot targets times a number are that
+    both = zip(*(class_cases(smooth_loss, least=2, eps=eps)() for eps in (.1, .3)))
+    yield from (pair[k//2 % 2] for k, pair in enumerate(both) if pair[0].args['inp'].dtype == torch.float32)
 
 def C(y): return y.shape[1]
 
@@ -169,9 +171,9 @@ def bce(inp, targ): return F.binary_cross_entropy_with_logits(inp, targ.to(inp.d
 
 def bce_cases():
     for n, i, o, randn in hostile_cases():
-        for far in (0., 1.):
+        for far in (0., 1.) if n > 4 else (0.,):
             inp, targ = 3*randn(n, 1), (randn(n) > 0).to(randn(1).dtype)
-            if far and n > 4: inp[:4, 0] = FAR[inp.dtype]*torch.tensor([1, 1, -1, -1]).to(inp.dtype); targ[:4] = torch.tensor([0, 1, 0, 1]).to(inp.dtype)
+            if far: inp[:4, 0] = FAR[inp.dtype]*torch.tensor([1, 1, -1, -1]).to(inp.dtype); targ[:4] = torch.tensor([0, 1, 0, 1]).to(inp.dtype)
             case = gradient_case(lambda inp: bce(inp, targ), dict(inp=inp), ['inp'], randn, dict(n=n))
             yield case._replace(label=case.label + (', some far out' if far else ''), args=dict(inp=inp, targ=targ))
 
@@ -221,6 +223,7 @@ TASKS += [Exercise('temperature_grad', 'temperature_grad(inp, targ, tau)', tempe
     ('swapped', 'p is the softmax of u/τ, not of u', lambda inp, targ, tau: -((inp.softmax(1) - one_hot(inp, targ))*inp).sum()/(tau*tau*len(inp))),
     ('missing', 'u is missing: z = u/τ moves with τ in proportion to u', cooled(lambda d, u, t, n: -d.sum()/(t*t*n))),
     ('missing', 'only the logit of the right class counts here; τ moves all of them', cooled(lambda d, u, t, n: -(d*u).sum()/(t*t*n), lambda p, y: (p - 1)*y)),
+    ('missing', 'the probabilities are missing in p − y', cooled(lambda d, u, t, n: -(d*u).sum()/(t*t*n), lambda p, y: -y)),
     ('missing', 'the right class is missing in p − y', cooled(lambda d, u, t, n: -(d*u).sum()/(t*t*n), lambda p, y: p)),
     ('factor', 'the mean over the classes, where their sum is asked for: the mean of the loss is over the n samples only', cooled(lambda d, u, t, n: -(d*u).mean()/(t*t))),
     ])]
