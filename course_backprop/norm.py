@@ -23,10 +23,9 @@ def standardize(x,    # tensor of floats
     r = ((d*d).mean(dims, True) + eps).rsqrt()
     return d.mul_(r), r
 
-def standardize_back(g, x_hat, r, dims): # what arrives at x̂, like it; what `standardize` gave; as there. To dL/d`x`
+def standardize_back(g, x_hat, r, mean, along): # what arrives at x̂; what `standardize` gave; mean(g); mean(g·x̂). To dL/d`x`
     "What arrives, less its mean and its part along x̂, divided by σ"
-    along = (g*x_hat).mean(dims, True)
-    return (g - g.mean(dims, True)).addcmul_(x_hat, along, value=-1).mul_(r)
+    return (g - mean).addcmul_(x_hat, along, value=-1).mul_(r)
 
 # %% ../nbs/13_norm.ipynb #e1300063
 def look(x, gamma, beta, eps): # what both layers take
@@ -71,7 +70,8 @@ def layer_norm_grad(inp, out, gamma, beta, eps=1e-5, kept=None): # as there; `ou
     "The three gradients of `layer_norm`, as `.g`. Errors as in `row_dims` and `upstream`, before any is set"
     dims, g = row_dims(inp, gamma, beta, eps), arrived(inp, out, 'layer_norm_grad')
     x_hat, r = kept or standardize(inp, dims, eps)
-    inp.g = standardize_back(g*gamma, x_hat, r, dims)
+    to_hat = g*gamma
+    inp.g = standardize_back(to_hat, x_hat, r, to_hat.mean(dims, True), (to_hat*x_hat).mean(dims, True))
     gamma.g, beta.g = unbroadcast(g*x_hat, gamma.shape), unbroadcast(g + 0 if g.ndim == gamma.ndim else g, gamma.shape)
 
 # %% ../nbs/13_norm.ipynb #e1300065
@@ -97,17 +97,15 @@ def batch_norm_grad(inp, out, gamma, beta, eps=1e-5, stats=None, kept=None): # a
     "The three gradients of `batch_norm`, as `.g`. Errors as in `column_dims` and `upstream`, before any is set"
     dims, g = column_dims(inp, gamma, beta, eps, stats), arrived(inp, out, 'batch_norm_grad')
     x_hat, r = kept or by_columns(inp, dims, eps, stats)
-    to_hat = g*column(gamma, inp)
-    inp.g = standardize_back(to_hat, x_hat, r, dims) if stats is None else to_hat*r
-    gamma.g, beta.g = (g*x_hat).sum(dims), g.sum(dims)
+    gamma.g, beta.g, n, r = (g*x_hat).sum(dims), g.sum(dims), inp.numel()//len(gamma), r*column(gamma, inp)
+    inp.g = standardize_back(g, x_hat, r, column(beta.g/n, inp), column(gamma.g/n, inp)) if stats is None else g*r
 
 # %% ../nbs/13_norm.ipynb #e1300067
 class LayerNorm(Module):
     "Layer norm. Errors as in `layer_norm` and `layer_norm_grad`"
     def __init__(self,
-                 gamma,    # γ (c,); receives `.g`
-                 beta,     # β (c,); receives `.g`
-                 eps=1e-5, # added to the variance
+                 gamma, beta, # γ and β, (c,) or as in `layer_norm`; receive `.g`
+                 eps=1e-5,    # added to the variance
                 ): self.gamma, self.beta, self.eps = gamma, beta, eps
 
     @property
@@ -124,8 +122,7 @@ class BatchNorm(LayerNorm):
     "Batch norm; where `training` is False, by the running statistics. Errors as in `batch_norm` and `batch_norm_grad`"
     training = True
     def __init__(self,
-                 gamma,       # γ (c,); receives `.g`
-                 beta,        # β (c,); receives `.g`
+                 gamma, beta, # γ and β, (c,); receive `.g`
                  eps=1e-5,    # added to the variance
                  momentum=.1, # share of a new batch in the running statistics; ValueError unless from 0 to 1
                 ):
@@ -140,7 +137,10 @@ class BatchNorm(LayerNorm):
         if self.training: self.running = tuple((1 - self.momentum)*a + self.momentum*b for a, b in zip(self.running, self.fresh(inp, dims)))
         return torch.addcmul(column(self.beta, inp), self.kept[0], column(self.gamma, inp))
 
-    def fresh(self, inp, dims): return inp.mean(dims), inp.var(dims)          # divided by n − 1
+    def fresh(self, inp, dims, less=1): # mean and variance of the batch, (c,); the variance, which is in 1/σ, divided by n − 1
+        n = inp.numel()//len(self.gamma)
+        return inp.mean(dims), (self.kept[1].flatten()**-2 - self.eps)*n/(n - less)
+
     def bwd(self, out, inp): batch_norm_grad(inp, out, *self.params, self.eps, self.stats, self.kept)
 
 # %% ../nbs/13_norm.ipynb #e1300069

@@ -60,7 +60,7 @@ def test_peers_samples():
     assert found == REFUSED and right >= 36
 
 def test_a_wrong_rule_is_seen(monkeypatch):
-    wrong = {'constants': lambda g, h, r, dims: g*r, 'no mean': lambda g, h, r, dims: r*(g - h*(g*h).mean(dims, True)), 'a sum': lambda g, h, r, dims: r*(g - g.mean(dims, True) - h*(g*h).sum(dims, True))}
+    wrong = {'constants': lambda g, h, r, mean, along: g*r, 'no mean': lambda g, h, r, mean, along: r*(g - h*along), 'added': lambda g, h, r, mean, along: r*(g - mean + h*along)}
     for name, rule in wrong.items():
         monkeypatch.setattr(norm, 'standardize_back', rule)
         for op in OPS: assert any(why.startswith('WRONG') for why in survey([op])), (name, op)

@@ -65,12 +65,12 @@ def difference_cases():
     generator = torch.Generator().manual_seed(0)
     x = torch.tensor([1.5, -.5], dtype=torch.float64)
     f = lambda x: (x**3).sum()
-    yield Case('f made of x³, x of shape (2,), eps = 0.5', dict(f=f, x=x, eps=.5), dict(result=difference(both, lambda e: 2*e)(f, x, .5)), dict(entries=2))   # its own definition: no other eps will do
-    yield Case('f made of 2x, x of shape (2,), float32', dict(f=lambda x: (2*x).sum(), x=torch.zeros(2), eps=.5), dict(result=torch.full((2,), 2.)), dict(entries=2))   # exact for any eps
+    yield Case('f made of x³, x of shape (2,), eps = 0.5', dict(f=f, x=x, eps=.5), dict(result=difference(both, lambda e: 2*e)(f, x, .5)), {'entries': 2, 'entries of a row': 1})   # its own definition: no other eps will do
+    yield Case('f made of 2x, x of shape (2,), float32', dict(f=lambda x: (2*x).sum(), x=torch.zeros(2), eps=.5), dict(result=torch.full((2,), 2.)), {'entries': 2, 'entries of a row': 1})   # exact for any eps
     for shape in ((1,), (3,), (2, 3), (4, 1)):
         x, c = (torch.randn(*shape, generator=generator, dtype=torch.float64) for _ in range(2))
         for said, f in (('x²', lambda x, c=c: (c*x*x).sum()), ('x³', lambda x, c=c: (c*x**3).sum()), ('exp', lambda x, c=c: (c*x).sum().exp())):
-            yield Case(f'f made of {said}, x of shape {shape}', dict(f=f, x=x, eps=1e-4), dict(result=true_grads(f, x)[0]), dict(entries=x.numel()))
+            yield Case(f'f made of {said}, x of shape {shape}', dict(f=f, x=x, eps=1e-4), dict(result=true_grads(f, x)[0]), {'entries': x.numel(), 'entries of a row': x.numel()//len(x)})
 
 def difference(ends, divide, restore=True): # functions of (f, x, eps) and of eps
     "An attempt at central differences"

@@ -85,7 +85,7 @@ TASKS += [Exercise('mse', 'mse(output, targ)', mse_cases, right=lambda output, t
 def count_cases():
     for sizes in ((1, 1), (3, 2), (2, 2, 1), (5, 4, 3, 2), (784, 50, 1), (784, 50, 10), (7, 1, 1, 6, 2)):
         want = sum(i*o + o for i, o in zip(sizes, sizes[1:]))
-        yield Case(f'sizes = {sizes}', dict(sizes=sizes), dict(result=torch.tensor(float(want), dtype=torch.float64)), {})
+        yield Case(f'sizes = {sizes}', dict(sizes=sizes), dict(result=torch.tensor(float(want), dtype=torch.float64)), dict(layers=len(sizes) - 1))
 
 def count(term): return lambda sizes: sum(term(i, o) for i, o in zip(sizes, sizes[1:]))
 
@@ -118,7 +118,7 @@ def deep_cases():
             params = [p for k, m in zip(sizes, sizes[1:]) for p in (randn(k, m), randn(m))]
             inp = randn(n, i)
             want = deep(inp.double(), [p.double() for p in params]).to(inp.dtype)
-            yield Case(label(inp.dtype, n=n, sizes=sizes), dict(inp=inp, params=params), dict(result=want), dict(n=n))
+            yield Case(label(inp.dtype, n=n, sizes=sizes), dict(inp=inp, params=params), dict(result=want), dict(n=n, layers=len(hidden) + 1))
 
 # %% ../../nbs/exercises/forward.ipynb #e1a00009
 def relu_first(inp, params): return deep(inp.relu(), params)

@@ -6,8 +6,9 @@
 __all__ = ['GRADIENTS', 'OF', 'NO_MEMORY', 'memory', 'forget_peak', 'gradients', 'clear', 'one_round', 'extra_memory', 'seconds',
            'medians', 'Way', 'by_hand', 'lean', 'loss_of', 'autograd', 'compiled', 'jax_grad', 'matmuls', 'peers',
            'Figure', 'Figures', 'compare_times', 'compare_fresh', 'on_disk', 'compare_sizes', 'from_bytes', 'elsewhere',
-           'bench', 'engine', 'bench_engine', 'loss_ways', 'bench_loss', 'machine', 'describe', 'draw_bars',
-           'draw_figures', 'write_json', 'above_0', 'new_file', 'picture_file', 'backprop_bench']
+           'bench', 'engine', 'bench_engine', 'norm_ways', 'bench_norm', 'loss_ways', 'bench_loss', 'machine',
+           'describe', 'draw_bars', 'draw_figures', 'write_json', 'above_0', 'new_file', 'picture_file',
+           'backprop_bench']
 
 # %% ../../nbs/tools/bench.ipynb #5c8993fc
 import argparse, ctypes, gc, json, os, platform, tempfile
@@ -308,6 +309,45 @@ def bench_engine(rounds=15, # how often each way runs on all images; on a batch 
     torch.set_num_threads(threads)
     return figures
 
+# %% ../../nbs/tools/bench.ipynb #e1380002
+def norm_ways(kind, n, c): # 'layer' or 'batch'; samples, columns
+    "Ways to the output and to three gradients, by name; a random one arrives"
+    import torch.nn.functional as F
+    from course_backprop import norm
+    generator, dim = torch.Generator().manual_seed(0), 1 if kind == 'layer' else 0
+    x, g, gamma, beta = (torch.randn(shape, generator=generator) for shape in ((n, c), (n, c), (c,), (c,)))
+    layer = (norm.LayerNorm if kind == 'layer' else norm.BatchNorm)(gamma, beta)
+    def ours():
+        out = layer(x)
+        out.g = g
+        layer.backward()
+    def by_autograd(forward):
+        leaves = [t.detach().requires_grad_() for t in (x, gamma, beta)]
+        def run():
+            for t in leaves: t.grad = None
+            forward(*leaves).backward(g)
+        return Way(run, leaves)
+    def formula(x, gamma, beta):
+        d = x - x.mean(dim, keepdim=True)
+        return gamma*d/((d*d).mean(dim, keepdim=True) + 1e-5).sqrt() + beta
+    def theirs(x, gamma, beta): return F.layer_norm(x, (c,), gamma, beta) if dim else F.batch_norm(x, torch.zeros(c), torch.ones(c), gamma, beta, training=True)
+    return {'ours': Way(ours, (x, gamma, beta)), 'PyTorch autograd of the formula': by_autograd(formula), f'autograd of F.{kind}_norm': by_autograd(theirs)}
+
+# %% ../../nbs/tools/bench.ipynb #e1380003
+def bench_norm(rounds=15, n=50000): # how often each way runs; samples
+    "`Figures` of layer norm and batch norm, forward and back, against autograd; AssertionError if their gradients differ"
+    figures = Figures()
+    for kind in ('layer', 'batch'):
+        for c in (10, 50):
+            ways = norm_ways(kind, n, c)
+            for way in ways.values(): way.run()
+            ours, *others = (dict(zip(('x', 'gamma', 'beta'), gradients(way.tensors))) for way in ways.values())
+            for other in others: assert_close(ours, other, tol=1e-4)
+            time = medians({name: way.run for name, way in ways.items()}, 3*rounds)
+            for name, bound in zip(list(ways)[1:], (1., 2.)):
+                figures.append(Figure(f'{kind} norm vs {name}, ({n:,}, {c})', time['ours']/time[name], OF, bound))
+    return figures
+
 # %% ../../nbs/tools/bench.ipynb #b1200002
 def loss_ways(u, y): # logits (n,c), classes (n,); to a dict of `Way`s
     "Cross-entropy and the gradient of the logits: by hand, by autograd of the same formula, and by autograd of PyTorch's own"
@@ -407,12 +447,13 @@ def picture_file(word): # as in `new_file`
 
 @guarded
 def backprop_bench(argv=None): # words of the command line; none: those of this process
-    "Measure lean, or the engine, or the loss, against autograd and others on MNIST and print a table; returns the exit status or a line on what is wrong"
+    "Measure lean, the engine, the loss or the norms against autograd and others on MNIST and print a table; returns the exit status or a line on what is wrong"
     parser = parser_of('backprop_bench', 'Time and memory of lesson 16\'s gradients against those of autograd and others. '
                        'Takes a few minutes, and 3 GB on the disk of temporary files.')
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument('--engine', action='store_true', help='measure lesson 11\'s engine against autograd instead, in half a minute')
     instead.add_argument('--loss', action='store_true', help='measure lesson 12\'s cross-entropy against autograd instead, in half a minute')
+    instead.add_argument('--norm', action='store_true', help='measure lesson 13\'s layers against autograd instead, in half a minute')
     parser.add_argument('--json', type=new_file, metavar='FILE', help='write the figures there too')
     parser.add_argument('--picture', type=picture_file, metavar='FILE', help='draw the ratios there, as .png, .svg or .pdf')
     parser.add_argument('--rounds', type=above_0, default=15, metavar='R', help='how often each way runs (default: 15)')
@@ -420,7 +461,7 @@ def backprop_bench(argv=None): # words of the command line; none: those of this 
     opts = parser.parse_args(argv)
     torch.set_num_threads(opts.threads)
     try:
-        figures, found = (bench_engine if opts.engine else bench_loss if opts.loss else bench)(opts.rounds), machine()
+        figures, found = (bench_engine if opts.engine else bench_loss if opts.loss else bench_norm if opts.norm else bench)(opts.rounds), machine()
         say(f'{describe(found)}\n\n{figures}')
         if opts.json: write_json(figures, found, opts.json)
         if opts.picture: draw_figures(figures, describe(found), opts.picture)

@@ -256,7 +256,7 @@ def find_wrong_gate(looks):
     there = [signs(l) for l in looks]
     open = [words for words in there[0] if all(words in t and torch.equal(t[words] & (l.upstream != 0), (l.got != 0) & (l.upstream != 0)) for t, l in zip(there, looks))]
     says = ' and '.join(filter(None, (opened(odd, 1, 'lets through too much'), opened(odd, -1, 'holds back too much'))))
-    return 'wrong-mask', says + (f'; its gate is open where {open[0]}' if open else '')
+    return 'wrong-mask', (says or 'is not always what the gate lets through') + (f'; its gate is open where {open[0]}' if open else '')
 
 def opened(look, side, says): # 1: more comes through than should; -1: less
     "The same with a place where that is so, and what stands there; '' if there is none"
@@ -274,6 +274,8 @@ def find_dtype(looks):
     "Right but for the dtype, or but for the digits that float32 doesn't have"
     odd = next((l for l in looks if l.got.dtype != l.want.dtype), None)
     if odd and every(looks, lambda l: l.want): return 'dtype', f'has dtype {odd.got.dtype} instead of {odd.want.dtype}; its values are right'
+    if odd and odd.got.dtype in (torch.float16, torch.bfloat16) and every([l._replace(tol=.02) for l in looks], lambda l: l.want):
+        return 'dtype', f'has dtype {odd.got.dtype} instead of {odd.want.dtype}, and two or three digits are all that this keeps'
     if looks[0].tol is None and every([l._replace(got=l.got.float()) for l in looks], lambda l: l.want):
         return 'dtype', 'is right to about seven digits and no further: is something float32 on the way, or a small number added?'
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from .compare import compare
 from .diagnose import UNKNOWN, Look, Suspect, Verdict, by_size, dense, entries, explain, find_uniform, find_where, gives, same
-from .repair import call_order, codes, misfit_shapes
+from .repair import astray, call_order, codes, misfit_shapes
 from .run import alike, copy_args, first_wrong, quick, run_all, tensors
 
 # %% ../../nbs/tools/explain.ipynb #c15d3ec9
@@ -132,7 +132,14 @@ def pattern(cases, bad): # all that have the tensor; numbers of those that are w
     samples = [case.sizes.get('n', 0) for case in cases]
     least, most = min(samples[k] for k in bad), max((n for k, n in enumerate(samples) if k not in bad), default=10**9)
     if least > most: return few_samples(least, most)
-    letters = [o for o in cases[0].sizes if len(o) == 1]
+    letters, right = [o for o in cases[0].sizes if len(o) == 1], [k for k in range(len(cases)) if k not in bad]
+    for a in cases[0].sizes:
+        if right and {case.sizes.get(a) == 1 for case in (cases[k] for k in right)} == {True} and not any(cases[k].sizes.get(a) == 1 for k in bad): return f'is right where {a} = 1, and only there'
+    for a in cases[0].sizes:
+        of = [case.sizes.get(a, 0) for case in cases]
+        least = min(of[k] for k in bad)
+        below, more = [k for k in right if of[k] < least], [k for k in range(len(cases)) if of[k] >= least]
+        if below and len(bad) > .9*len(more): return f'is right up to {a} = {max(of[k] for k in below)}, and wrong from {a} = {least} on'
     for a, b in ((a, b) for j, a in enumerate(letters) for b in letters[j+1:]):
         equal = {k for k, case in enumerate(cases) if case.sizes[a] == case.sizes[b]}
         if any(cases[k].sizes[a] > 1 for k in equal) and equal == set(range(len(cases))) - set(bad): return f'is right only where {a} = {b}: are two sizes, or two dimensions, exchanged?'
@@ -238,7 +245,7 @@ def depends(exercise, attempt, name, these): # name of a tensor; numbers of case
             if names == up and cases[0].upstream is not None: return 'no-upstream', f'is the same whatever arrives: {words} plays no part in it'
             return 'missing', f'is the same whatever {words} is; the true one changes with it'
     if up and cases[0].upstream is not None:
-        for factor, says in ((0., 'is not 0 where nothing arrives: something is in it that is not multiplied with {0}'), (-1., 'does not change its sign when {0} does: is {0} asked for its sign, or squared?'), (2., 'is not twice as large when {0} is: {0} has to be multiplied in, once')):
+        for factor, says in ((0., 'is not 0 where nothing arrives: something is in it that is not multiplied with {0}'), (-1., 'does not change its sign when {0} does: the true one does'), (2., 'is not twice as large when {0} is: {0} has to be multiplied in, once')):
             right, mine = check(lambda a, b: same(factor*a, b), up, lambda g: factor*g)
             if right == {True} and False in mine: return 'wrong-mask' if cases[0].gate and factor else 'no-upstream' if not factor else 'swapped', says.format(shown)
     n = cases[0].sizes.get('n')
@@ -246,7 +253,6 @@ def depends(exercise, attempt, name, these): # name of a tensor; numbers of case
     for words, part in ROWS.items():
         right, mine = check(same, samples + up, rows_other(part))
         if False in right and mine == {True}: return 'missing', f'is the same whatever stands in {words}'
-
 
 # %% ../../nbs/tools/explain.ipynb #e30bf087
 def why(exercise, attempt, runs, found, seeded, fix=None): # runs from NaN and their rows; gives the runs from any seeds; a `Repair` or None
@@ -280,10 +286,12 @@ def speak(exercise, attempt, name, three, raw, seen, seeded, these, fix): # runs
     if related[0] == 'not-finite': related = 'not-finite', (find_where(seen) or related)[1]
     weak = related == UNKNOWN or 'has shape' in related[1] or related[0] == 'not-finite' and 'only where' not in related[1]
     if not weak and not (fix and related[0] == 'swapped'): return related[0], sentence(related[1]) + f'\n{fix.says}' if fix else related[1], 'relation'
-    if fix: return fix.cause, sentence(related[1] if related != UNKNOWN else 'is wrong') + f'\n{fix.says}', 'repair'
-    known = suspected(exercise, raw, seen, name)
+    known = None if fix and fix.reason else suspected(exercise, raw, seen, name)
     if known: return *known, 'suspect'
+    if fix: return fix.cause, sentence(related[1] if related != UNKNOWN else 'is wrong') + f'\n{fix.says}', 'repair'
     if related == UNKNOWN: related = depends(exercise, attempt, name, these) or find_where(seen) or related
+    place = astray(exercise, attempt) if related == UNKNOWN else None
+    if place: return 'swapped', f'is wrong: {place}', 'place'
     return *related, '' if related == UNKNOWN else 'relation'
 
 # %% ../../nbs/tools/explain.ipynb #397411a5
