@@ -16,8 +16,8 @@ def softmax(logits, # (…,c), floats; −inf rules a class out, nan where all a
            ):       # same shape and dtype
     "Probabilities along the last dimension. The largest logit of each row is taken off first, so that `exp` can hold them all"
     floats(logits=logits)
-    p = (logits - logits.amax(-1, keepdim=True)).exp_()
-    return p.div_(p.sum(-1, keepdim=True))
+    p = (logits - logits.amax(-1, keepdim=True)).exp()
+    return p/p.sum(-1, keepdim=True)
 
 def log_softmax(logits, # as in `softmax`
                ):       # same shape and dtype
@@ -52,19 +52,21 @@ def cross_entropy(logits, # (n,c)
                  ):       # scalar
     "Mean of −log p of the classes; of −Σ y log p where targets are probabilities y, and 0·log 0 is 0. Errors as in `check_targets`"
     check_targets(logits, targ)
-    logp = log_softmax(logits)
-    if targ.ndim == 1: return -logp.gather(1, targ.long()[:, None]).mean()
-    return -torch.where(targ > 0, targ*logp, 0).sum(1).mean()
+    if targ.ndim == 2: return -torch.where(targ > 0, targ*log_softmax(logits), 0).sum(1).mean()
+    top = logits.amax(1, keepdim=True)
+    right = logits.gather(1, targ.long()[:, None]) - top
+    return ((logits - top).exp_().sum(1, keepdim=True).log() - right).mean()      # in place: `log_softmax` takes three times the memory
 
 def cross_entropy_grad(inp,  # logits (n,c), as in `cross_entropy`; receives `.g`, dL/d`inp`
                        targ, # as in `cross_entropy`
                       ):
     "Gradient of `cross_entropy`: (p − y)/n. Errors as in `check_targets`, before `inp.g` is touched"
     check_targets(inp, targ)
-    g = softmax(inp)
-    if targ.ndim == 1: g[torch.arange(len(g), device=g.device), targ.long()] -= 1
-    else: g -= targ
-    inp.g = g.div_(len(g))
+    g = (inp - inp.amax(1, keepdim=True)).exp_()
+    g /= len(g)*g.sum(1, keepdim=True)                                    # p/n
+    if targ.ndim == 1: g[torch.arange(len(g), device=g.device), targ.long()] -= 1/len(g)
+    else: g -= targ/len(g)
+    inp.g = g
 
 class CrossEntropy(Module):
     "Mean cross-entropy of logits. Errors as in `check_targets`"

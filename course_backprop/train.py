@@ -28,16 +28,16 @@ class SGD:
 
     def direction(self, k): # index of a parameter; to a tensor of its shape
         "Where parameter k is to go, for each unit of `lr`"
-        g, old = self.params[k].g + self.weight_decay*self.params[k], self.velocity[k]
-        if self.momentum: self.velocity[k] = g = g if old is None else self.momentum*old + g
+        g = self.params[k].g + self.weight_decay*self.params[k]
+        if self.velocity[k] is not None: g = self.momentum*self.velocity[k] + g
+        if self.momentum: self.velocity[k] = g
         return g
 
     def step(self):
         "Move every parameter. ValueError if one has no `.g` like it, FloatingPointError if one would be inf or nan, before any is moved"
         check_gradients(self.params)
         moved = [p - self.lr*self.direction(k) for k, p in enumerate(self.params)]
-        for k, p in enumerate(moved):
-            if not p.isfinite().all(): raise FloatingPointError(f'parameter {k} would be inf or nan')
+        if lost := [k for k, p in enumerate(moved) if not p.isfinite().all()]: raise FloatingPointError(f'parameter {lost[0]} would be inf or nan')
         for p, new in zip(self.params, moved): p.copy_(new)
 
 # %% ../nbs/10_train.ipynb #e4c88e6f

@@ -41,7 +41,7 @@ TASKS += [Question('nudges_needed', 10,
     'How many weights and biases are there, and what else has to be known to say how much a nudge has changed?',
     ('Count the weights and the biases in the picture.', 'To know a change, you need the loss after the nudge and the loss before it. Is "before" another one each time?')),
  Question('walk_back_cost', 1,
-    'Each arrow is walked along twice: once forward and once back. How near to 1 it is, is measured next.',
+    'Here each weight of the long first layer is used once forward and once back. How near to 1 it is, and what depth does to it, is measured next.',
     {39301: 'That is the price of nudging, which asks each number anew. Walking back, what is known near the end is used for everything before it.',
      50: 'There are 50 numbers in the middle; but they are walked through together, on the way back as on the way forward.'},
     'It is one of the three: 1, 50 or 39301.',
@@ -97,7 +97,9 @@ TASKS += [Exercise('nudge', 'nudge(loss, w, k, step)', nudge_cases, run=run_nudg
     ('missing', 'the loss *before* the nudge has to be taken off', lambda loss, w, k, step: loss(moved(w, k, step))/step),
     ('missing', 'that is the loss after the nudge; what is asked for is by how much it changed, for each unit', lambda loss, w, k, step: loss(moved(w, k, step))),
     ('swapped', 'all numbers were nudged together; only `w[k]` is to be', lambda loss, w, k, step: (loss([z + step for z in w]) - loss(w))/step),
-    ('swapped', 'the nudge is `step` itself, not a share of `w[k]`', lambda loss, w, k, step: (loss(moved(w, k, step*w[k])) - loss(w))/step)])]
+    ('swapped', 'the nudge is `step` itself, not a share of `w[k]`', lambda loss, w, k, step: (loss(moved(w, k, step*w[k])) - loss(w))/step),
+    ('swapped', '`w[k]` was replaced by `step`; it has to grow by it', lambda loss, w, k, step: (loss([*w[:k], step, *w[k+1:]]) - loss(w))/step),
+    ('swapped', 'another number was nudged: `k` is counted from 0', lambda loss, w, k, step: (loss(moved(w, (k - 1)%len(w), step)) - loss(w))/step)])]
 
 # %% ../../nbs/exercises/mnist.ipynb #e0a0000e
 def pooled(n_a, mean_a, std_a, n_b, mean_b, std_b):

@@ -101,7 +101,7 @@ def in_both(self, out, inp):
 TASKS += [Exercise('module_skip', 'Skip(inner), then layer(inp) and layer.backward()', layer_cases(lambda inp, w, b: inp + lin(inp, w, b).tanh(), 'w', 'b'),
     run=partial(run_layer, make=lambda attempt, args: attempt(LinTanh(args['w'], args['b']))),
     stub=('forward', 'bwd'), right=skip_class(skip_bwd),
-    meaning='A value that is used twice gets the sum of what comes back from both. This is what makes very deep networks trainable.',
+    meaning='A value that is used twice gets the sum of what comes back from both. On the straight way the upstream gradient comes through as it is, however little `inner` lets through.',
     hints=('`inp` goes two ways: straight on, and through `inner`. What comes back to it?',
            'On paper, all of it numbers: inner(x) = 3x, so that out = x + 3x, and 5 arrives. What comes back to x straight, what through `inner`, and in all? Which of the two does `inner.backward()` set, and from what?',
            'In `bwd`: `self.inner.out.g = out.g`, then `self.inner.backward()`, which sets `inp.g`; last `inp.g = inp.g + out.g`.'),

@@ -6,8 +6,9 @@
 __all__ = ['GRADIENTS', 'OF', 'NO_MEMORY', 'memory', 'forget_peak', 'gradients', 'clear', 'one_round', 'extra_memory', 'seconds',
            'medians', 'Way', 'by_hand', 'lean', 'loss_of', 'autograd', 'compiled', 'jax_grad', 'matmuls', 'peers',
            'Figure', 'Figures', 'compare_times', 'compare_fresh', 'on_disk', 'compare_sizes', 'from_bytes', 'elsewhere',
-           'bench', 'engine', 'bench_engine', 'norm_ways', 'bench_norm', 'machine', 'describe', 'draw_bars',
-           'draw_figures', 'write_json', 'above_0', 'new_file', 'picture_file', 'backprop_bench']
+           'bench', 'engine', 'bench_engine', 'norm_ways', 'bench_norm', 'loss_ways', 'bench_loss', 'machine',
+           'describe', 'draw_bars', 'draw_figures', 'write_json', 'above_0', 'new_file', 'picture_file',
+           'backprop_bench']
 
 # %% ../../nbs/tools/bench.ipynb #5c8993fc
 import argparse, ctypes, gc, json, os, platform, tempfile
@@ -347,6 +348,39 @@ def bench_norm(rounds=15, n=50000): # how often each way runs; samples
                 figures.append(Figure(f'{kind} norm vs {name}, ({n:,}, {c})', time['ours']/time[name], OF, bound))
     return figures
 
+# %% ../../nbs/tools/bench.ipynb #b1200002
+def loss_ways(u, y): # logits (n,c), classes (n,); to a dict of `Way`s
+    "Cross-entropy and the gradient of the logits: by hand, by autograd of the same formula, and by autograd of PyTorch's own"
+    from course_backprop.cross_entropy import cross_entropy, cross_entropy_grad
+    def formula(u, y):
+        u = u - u.amax(1, keepdim=True)
+        return -(u - u.exp().sum(1, keepdim=True).log()).gather(1, y[:, None]).mean()
+    def by_hand():
+        cross_entropy(u, y)
+        cross_entropy_grad(u, y)
+    def tracked(loss):
+        leaf = u.detach().requires_grad_()
+        def run():
+            leaf.grad = None
+            loss(leaf, y).backward()
+        return Way(run, (leaf,))
+    return {'by hand': Way(by_hand, (u,)), 'autograd of the formula': tracked(formula), 'F.cross_entropy': tracked(torch.nn.functional.cross_entropy)}
+
+def bench_loss(rounds=15, # how often each way runs, times 10
+               n=50000,   # samples
+              ):          # `Figures`
+    "The time of lesson 12's loss and gradient, for 10 and 50 classes, against autograd's; AssertionError if the gradients differ"
+    figures, generator = Figures(), torch.Generator().manual_seed(0)
+    for c in (10, 50):
+        ways = loss_ways(3*torch.randn(n, c, generator=generator), torch.randint(0, c, (n,), generator=generator))
+        for way in ways.values(): way.run()
+        ours, *theirs = (gradients(way.tensors)[0] for way in ways.values())
+        for g in theirs: assert_close(ours, g, 'the gradient of the logits')
+        time = medians({name: way.run for name, way in ways.items()}, 10*rounds)
+        for other, bound in (('autograd of the formula', 1.), ('F.cross_entropy', 2.)):
+            figures.append(Figure(f'cross-entropy by hand vs {other}, n = {n:,}, c = {c}', time['by hand']/time[other], OF, bound))
+    return figures
+
 # %% ../../nbs/tools/bench.ipynb #c2e4de1e
 def machine():
     "What this runs on, as a dict"
@@ -413,11 +447,13 @@ def picture_file(word): # as in `new_file`
 
 @guarded
 def backprop_bench(argv=None): # words of the command line; none: those of this process
-    "Measure lean, the engine or the norms against autograd and others on MNIST and print a table; returns the exit status or a line on what is wrong"
+    "Measure lean, the engine, the loss or the norms against autograd and others on MNIST and print a table; returns the exit status or a line on what is wrong"
     parser = parser_of('backprop_bench', 'Time and memory of lesson 16\'s gradients against those of autograd and others. '
                        'Takes a few minutes, and 3 GB on the disk of temporary files.')
-    parser.add_argument('--engine', action='store_true', help='measure lesson 11\'s engine against autograd instead, in half a minute')
-    parser.add_argument('--norm', action='store_true', help='measure lesson 13\'s layers against autograd instead, in half a minute')
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument('--engine', action='store_true', help='measure lesson 11\'s engine against autograd instead, in half a minute')
+    instead.add_argument('--loss', action='store_true', help='measure lesson 12\'s cross-entropy against autograd instead, in half a minute')
+    instead.add_argument('--norm', action='store_true', help='measure lesson 13\'s layers against autograd instead, in half a minute')
     parser.add_argument('--json', type=new_file, metavar='FILE', help='write the figures there too')
     parser.add_argument('--picture', type=picture_file, metavar='FILE', help='draw the ratios there, as .png, .svg or .pdf')
     parser.add_argument('--rounds', type=above_0, default=15, metavar='R', help='how often each way runs (default: 15)')
@@ -425,7 +461,7 @@ def backprop_bench(argv=None): # words of the command line; none: those of this 
     opts = parser.parse_args(argv)
     torch.set_num_threads(opts.threads)
     try:
-        figures, found = (bench_engine if opts.engine else bench_norm if opts.norm else bench)(opts.rounds), machine()
+        figures, found = (bench_engine if opts.engine else bench_loss if opts.loss else bench_norm if opts.norm else bench)(opts.rounds), machine()
         say(f'{describe(found)}\n\n{figures}')
         if opts.json: write_json(figures, found, opts.json)
         if opts.picture: draw_figures(figures, describe(found), opts.picture)
