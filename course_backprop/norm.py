@@ -38,15 +38,14 @@ def look(x, gamma, beta, eps): # what both layers take
 def row_dims(x, gamma, beta, eps): # as in `layer_norm`; to a tuple
     "The dimensions of γ, at the end of `x`. ValueError where `x` doesn't end with them; errors as in `look`"
     look(x, gamma, beta, eps)
-    if not 0 < gamma.ndim <= x.ndim or x.shape[-gamma.ndim:] != gamma.shape:
-        raise ValueError(f'layer norm of x {tuple(x.shape)} needs gamma and beta of the shape it ends with, such as {tuple(x.shape[-1:])}, not {tuple(gamma.shape)}')
+    fits = 0 < gamma.ndim <= x.ndim and x.shape[-gamma.ndim:] == gamma.shape
+    if not fits: raise ValueError(f'layer norm of x {tuple(x.shape)} needs gamma and beta of the shape it ends with, such as {tuple(x.shape[-1:])}, not {tuple(gamma.shape)}')
     return tuple(range(x.ndim - gamma.ndim, x.ndim))
 
 def column_dims(x, gamma, beta, eps, stats=None): # as in `batch_norm`; to a tuple
     "All dimensions but 1. ValueError unless γ has the size of that one, or where one number a column is to be its own statistics; errors as in `look`"
     look(x, gamma, beta, eps)
-    if x.ndim < 2 or gamma.shape != x.shape[1:2]:
-        raise ValueError(f'batch norm of x {tuple(x.shape)} needs x (n,c) or (n,c,…), and gamma and beta (c,), not {tuple(gamma.shape)}')
+    if x.ndim < 2 or gamma.shape != x.shape[1:2]: raise ValueError(f'batch norm of x {tuple(x.shape)} needs x (n,c) or (n,c,…), and gamma and beta (c,), not {tuple(gamma.shape)}')
     if stats is None and x.numel() == x.shape[1]: raise ValueError(f'x {tuple(x.shape)} has one number a column, and that has no spread: in training batch norm needs more')
     return 0, *range(2, x.ndim)
 
