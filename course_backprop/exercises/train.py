@@ -287,17 +287,18 @@ def trains_well(model, x, y):
     velocity = [torch.zeros_like(p) for p in parameters(model)]
     while model.seen < model.budget:
         for at in torch.randperm(len(x)).split(32):
+            lr = .1*(1 - model.seen/model.budget)
             model(x[at], y[at])
             model.backward()
             for p, v in zip(parameters(model), velocity):
                 v.mul_(.9).add_(p.g)
-                p -= .05*v
+                p -= lr*v
 
 TASKS += [TrainingExercise('beat_the_lesson', 'my_training(model, x, y)', lambda: [Case('the 50,000 digits', {}, {})], right=trains_well,
     meaning='Forward, backward, step: the loop is yours now.',
     hints=('The model comes with Kaiming\'s weights in linear 2 as well. What did the trap say about them?',
            'Before the first step, a tenth of them: `model.layers[2].w.mul_(.1)`. Then ten epochs. The lesson took batches of 64; what would twice as many steps do, and shorter ones at the end?',
-           '`opt = SGD(parameters(model), lr=.1, momentum=.9)`; then, for each of ten epochs, `opt.lr = .1*(1 - epoch/10)`, and for each `at` in `torch.randperm(len(x)).split(32)`: `model(x[at], y[at])`, `model.backward()`, `opt.step()`'))]
+           '`opt = SGD(parameters(model), lr=.1, momentum=.9)`; then, ten times, for each `at` in `torch.randperm(len(x)).split(32)`: `model(x[at], y[at])`, `model.backward()`, `opt.step()`, `opt.lr -= .1/15640`'))]
 
 # %% ../../nbs/exercises/train.ipynb #c1000009
 def net_cases():
