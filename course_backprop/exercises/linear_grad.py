@@ -108,7 +108,7 @@ TASKS += [Exercise('lin_grad_input', 'lin_grad_input(inp, out, w, b)', lin_cases
 
 # %% ../../nbs/exercises/linear_grad.ipynb #ce582c8d
 TASKS += [Exercise('lin_grad_weight', 'lin_grad_weight(inp, out, w, b)', lin_cases('w'), right=sets_weight(weight_grad),
-    meaning='One matrix product holds all n outer products and their sum, and never makes one of them.',
+    meaning='The sum over the samples is inside the matrix product: each sample adds its share, and no share is ever stored.',
     hints=('The weight from input a to output j occurs in every sample k. So there is a path through each sample.',
            'On paper: two samples of one input, x = 2 and x = 3, and one output with the upstream gradients 10 and 1. Sample 1 gives 2·10. And sample 2? Which index did you sum over?',
            'The sum runs over the samples k, the first index of both `inp` (n,i) and `out.g` (n,o): `inp.t() @ out.g`'),

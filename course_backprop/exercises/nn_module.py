@@ -143,9 +143,7 @@ TASKS += [Exercise('relu_function', 'ReLU.apply(inp), and what autograd makes of
     meaning='Your own rule is part of PyTorch\'s graph now. Everything in PyTorch is made of such pairs.',
     hints=('`ctx.save_for_backward` keeps tensors for the way back, `ctx.saved_tensors` is the tuple of them.',
            'On paper: inp = (−1, 0, 2) went in, and g = (5, 6, 7) arrives. What has to be *returned* by `backward`? It gets g as an argument; where is the input?',
-           '`inp, = ctx.saved_tensors`, then `return g*(inp > 0)`'),
-    suspects=[
-    ('swapped', 'the input was multiplied in, where a gate of 0 and 1 belongs', function_class(lambda g, inp: g*inp))])]
+           '`inp, = ctx.saved_tensors`, then `return g*(inp > 0)`'))]
 
 # %% ../../nbs/exercises/nn_module.ipynb #b9e00002
 def matmul_cases():

@@ -84,7 +84,7 @@ def clamp(inp, lo, hi): # PyTorch's own has changed its slope at `lo` and `hi`; 
     return torch.where((inp >= lo) & (inp <= hi), inp, inp.detach().clamp(lo, hi))
 
 def clamp_cases(): # more than one pair of bounds, so that fixed ones show; each of them exact in float32, as some inputs lie on them
-    for lo, hi in ((-.5, .75), (.25, 1.5)): yield from gate_cases(clamp, (0., 1.), (lo, hi, lo, hi), lo=lo, hi=hi)()
+    for lo, hi in ((-.75, .5), (.25, 1.5)): yield from gate_cases(clamp, (0., 1.), (lo, hi, lo, hi), lo=lo, hi=hi)()
 
 # %% ../../nbs/exercises/relu_grad.ipynb #50726b39
 TASKS += [Exercise('clamp_grad', 'clamp_grad(inp, out, lo, hi)', clamp_cases,

@@ -416,8 +416,9 @@ def in_shape(place, new, words, scope):
     if not isinstance(other, Tensor) or not isinstance(new, ast.BinOp) or scope.odd: return True
     try:
         if not isinstance(new.op, ast.MatMult): return torch.broadcast_shapes(old.shape, other.shape) == old.shape
-        a, b = [{text(place.node): old.shape, text(words['X']): other.shape}.get(text(bare(o)), ())[::-1 if bare(o) is not o and bare(o) is not place.node else 1] for o in (new.left, new.right)]
-        return len(a) == len(b) == 2 and a[1] == b[0] and (a[0], b[1]) == old.shape
+        x = text(words['X'])
+        a, b = ({x: other, f'{x}.t()': other.mT if other.ndim == 2 else other}.get(text(o), old) for o in (new.left, new.right))
+        return a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0] and (a.shape[0], b.shape[1]) == old.shape
     except RuntimeError: return False
 
 COUNT = re.compile(r'(len\([\w.]+\)|[\w.]+\.(shape\[-?\d\]|size\(-?\d\)|numel\(\)))')
@@ -733,7 +734,7 @@ def grouped(many, key): # to a dict of lists
 
 def together(edits):
     "One mistake made several times: the same edit in several places; or in two terms that differ in what their names end with, `std_a` and `std_b`"
-    old = lru_cache(None)(lambda node: text(node))
+    old = lru_cache(None)(text)
     single = [e for e in edits if not isinstance(e.place.node, (list, ast.arguments)) and e.row.how is not other_number]       # two equal numbers are seldom one mistake
     for same in grouped(single, lambda e: (e.place.part.name, id(e.row), e.row.rank == 1 or old(e.place.node))).values():
         if len({id(e.place.node) for e in same}) > 1: yield from grouped(same, lambda e: e.row.rank == 1 or text(e.new)).values()
@@ -857,12 +858,12 @@ class Search:
         self.scopes = {p.name: Scope(p, values.get(p.name, {}), self.probes[0], at, self.raises or self.misshapen, self.nothing) for p in self.parts}
         self.targets = {self.goal[-1]} | {o.value.id for p in self.parts for o in ast.walk(p.tree) if self.goal[-1] == 'result' and isinstance(o, ast.Return) and isinstance(o.value, ast.Name)}
         self.used = {dotted(o).removeprefix('self.') for p in self.parts for stmt in ast.walk(p.tree) if isinstance(stmt, (ast.Return, ast.Assign, ast.AugAssign)) and self.sets(stmt, self.targets) for o in ast.walk(stmt) if isinstance(o, (ast.Name, ast.Attribute)) and isinstance(o.ctx, ast.Load)}
-        made = []
+        before = []
         for near in True, False:                                                          # what is farther off only where it is needed
             where = [p for part in self.parts for p in places(part) if (self.near_by(p.stmt) > 0) == near]
             ones = [e for e in edits(where, self.scopes) if self.raises or e.row.cause != 'raised' != e.words.get('cause')]
-            new, made = {*map(id, ones)}, made + ones
-            many = [tuple(g) for g in together(made) if len(g) > 1 and any(id(e) in new for e in g) and not any(a.place.node is b.place.node or a.place.node in b.place.above for a, b in itertools.permutations(g, 2))]
+            new, before = {*map(id, ones)}, before + ones
+            many = [tuple(g) for g in together(before) if len(g) > 1 and any(id(e) in new for e in g) and not any(a.place.node is b.place.node or a.place.node in b.place.above for a, b in itertools.permutations(g, 2))]
             yield from sorted([(e,) for e in ones] + many, key=self.order)
 
     def pairs(self, start, most=8):
