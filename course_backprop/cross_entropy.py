@@ -55,7 +55,7 @@ def cross_entropy(logits, # (n,c)
     if targ.ndim == 2: return -torch.where(targ > 0, targ*log_softmax(logits), 0).sum(1).mean()
     top = logits.amax(1, keepdim=True)
     right = logits.gather(1, targ.long()[:, None]) - top
-    return ((logits - top).exp_().sum(1, keepdim=True).log() - right).mean()      # in place: `log_softmax` takes three times the memory
+    return ((logits - top).exp_().sum(1, keepdim=True).log() - right).mean()      # a third of the memory of `log_softmax`
 
 def cross_entropy_grad(inp,  # logits (n,c), as in `cross_entropy`; receives `.g`, dL/d`inp`
                        targ, # as in `cross_entropy`

@@ -202,8 +202,7 @@ TASKS += [Exercise('kaiming_std', 'kaiming_std(n_in)', std_cases, run=number, as
     hints=('A sum of n_in products has n_in times the mean square of one product, and ReLU leaves half of that. By what must each weight shrink?',
            'On paper: four inputs of size 1, weights of size s. The sum has the mean square 4s², and ReLU leaves half of it. For which s is that 1?',
            'The mean square of a weight is 2/n_in, and its size is the square root of that.'),
-    suspects=[('factor', 'this keeps the mean square of the *sum*. ReLU takes half of it afterwards: make the mean square of the weights twice as large beforehand', lambda n_in: n_in**-.5),
-              ('factor', 'that is the mean square of a weight; its size is the square root', lambda n_in: 2/n_in)])]
+    suspects=[('factor', 'that is the mean square of a weight; its size is the square root', lambda n_in: 2/n_in)])]
 
 # %% ../../nbs/exercises/train.ipynb #c1000005
 class Spent(Exception): "More images were asked for than the budget allows"

@@ -111,7 +111,7 @@ def draw_calibration(claims, # dict of pairs by name: what was said of the favou
         points = [(sure[f].mean().item(), right[f].float().mean().item()) for f in fields if f.sum() >= least]
         ax.plot(*zip(*points), mark + '-', color=color, label=name, lw=1)
     ax.set(xlabel='probability that was claimed', ylabel='share that was right', xlim=(.2, 1.02), ylim=(.2, 1.02))
-    ax.legend(loc='lower right')
+    ax.legend(loc='upper left')
 
 def draw_pulls(images, # (k,784)
                pulls,  # (k,10), p − y of each

@@ -246,6 +246,7 @@ TABLE = [Row(*o) for o in (
     (1, 'changed-input', 'T -= A → T = T - A; T += A → T = T + A; T *= A → T = T*A; T /= A → T = T/A', '`{old}` changes `{T}` itself; make a new tensor: `{new}`'),
     (1, 'missing', 'return A → G = A', '`return` hands the gradient over; it belongs on its tensor: `{new}`'),
     (1, 'swapped', 'P → P.g', '`{old}` stands where its gradient belongs: `{new}`'),
+    (1, 'swapped', 'return A, B → return B, A', 'the two come back in the wrong order: `{new}`'),
     (1, 'sign', 'B - A → A - B', 'the difference is the wrong way round: `{new}`'),
     (1, 'sign', 'A + B → A - B; T += A → T -= A', 'minus, not plus: `{new}`'),
     (1, 'sign', 'A - B → A + B; T -= A → T += A', 'plus, not minus: `{new}`'),
@@ -511,7 +512,8 @@ def other_reduction(place, scope):
     yield changed_node(o, func=changed_node(o.func, attr=other)), dict(more=f'a {other} belongs here, not a {was}', cause='sum-for-mean' if other == 'mean' else 'mean-for-sum')
     for dim, says in {'': 'over all dimensions', '0': 'over dimension 0', '1': 'over dimension 1', '-1': 'over the last dimension', '0, keepdim=True': 'over dimension 0, and that is kept', '1, keepdim=True': 'over dimension 1, and that is kept'}.items():
         new = made(f'A.{was}({dim})', A=o.func.value if is_method(o) else o.args[0])
-        if text(new).replace(', keepdim=True', '') != text(o).replace(', keepdim=True', ''): yield new, dict(more=f'the {was} has to run {says}', cause='shape')
+        other = text(new).replace(', keepdim=True', '') != text(o).replace(', keepdim=True', '')
+        if other or text(new) == text(o)[:-1] + ', keepdim=True)': yield new, dict(more=f'the {was} has to run {says}' if other else 'the dimension has to be kept', cause='shape')
 
 ALIKE = [o.split() for o in ('abs sign sqrt exp log square relu', 'sigmoid tanh relu tan sin softmax', 'ge gt', 'le lt', 'zeros_like ones_like', 'add_ sub_', 'mul_ div_', 'mul div', 'add sub', 'minimum maximum', 'min max')]
 def other_function(place, scope):
@@ -527,7 +529,7 @@ def other_function(place, scope):
 def other_arguments(place, scope):
     "Two arguments exchanged, or one left out"
     o = place.node
-    if not isinstance(o, ast.Call) or name_of(o) == 'einsum': return
+    if not isinstance(o, ast.Call) or name_of(o) == 'einsum' or name_of(o) == 'zip' and isinstance(place.parent, ast.comprehension): return     # it would only change names
     if dotted(o.func) == 'range': # where a loop begins, and where it ends
         for many in [o.args[1:]]*(len(o.args) == 2): yield changed_node(o, args=many), dict(more='the loop begins too late', cause='missing')
         for end in o.args[:1]:
