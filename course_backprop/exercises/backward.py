@@ -146,7 +146,7 @@ lin2, gate, lin1 = lin_step('l2', 'out', 'w2', 'b2'), relu_step('l1', 'l2'), lin
 
 # %% ../../nbs/exercises/backward.ipynb #a510fec1
 TASKS += [Exercise('backward', 'backward(inp, acts, targ, params)', two_layer_cases, right=steps(loss_step, lin2, gate, lin1),
-    meaning='All five gradients, and each on its own tensor: four calls, from the end to the start.',
+    meaning='All eight gradients, and each on its own tensor: four calls, from the end to the start.',
     hints=('Which function came last in the forward pass? Its gradient is the only one that can come first.',
            'On paper: write down, for each of the four calls, which `.g` it reads and which it sets. One of them reads none: it comes first. Which one reads what it has set?',
            '`mse_grad(out, targ)`, `lin_grad(l2, out, w2, b2)`, `relu_grad(l1, l2)`, `lin_grad(inp, l1, w1, b1)`'),
