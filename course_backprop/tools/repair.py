@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STEADY', 'WORKS', 'TABLE', 'PRODUCTS', 'NO_VALUES', 'COUNT', 'GONE', 'KEEP', 'MODULES', 'OPS', 'ALIKE', 'DIMS',
            'SUFFIX', 'TRIALS', 'VERBS', 'Part', 'parsed', 'inner', 'code_of', 'does_the_same', 'tree_of', 'functions',
-           'source_of', 'Patience', 'rebuilt', 'Place', 'put', 'places', 'text', 'dotted', 'seen_values',
+           'source_of', 'Patience', 'rebuilt', 'Place', 'put', 'places', 'text', 'dotted', 'owner', 'seen_values',
            'value_places', 'seen_at', 'Scope', 'Row', 'pattern', 'rewrites', 'fits', 'within_comparison', 'is_value',
            'is_operand', 'loaded', 'match', 'fill', 'made', 'changed_node', 'sensible', 'in_shape', 'is_count',
            'written', 'name_of', 'is_method', 'less', 'missing_part', 'other_operator', 'other_brackets', 'products',
@@ -145,6 +145,13 @@ def dotted(node): # to 'a.b.c'; '' if it is anything else
     words = []
     while isinstance(node, ast.Attribute): words.append(node.attr); node = node.value
     return '.'.join([node.id, *reversed(words)]) if isinstance(node, ast.Name) else ''
+
+def owner(node): # to a string
+    "Whose an index or a method is: 'g' of `g.view(-1)[k]`"
+    while not dotted(node) and hasattr(node, 'func' if isinstance(node, ast.Call) else 'value'):
+        node = node.func if isinstance(node, ast.Call) else node.value
+        if isinstance(node, ast.Attribute) and dotted(node.value) and not dotted(node).endswith('.g'): node = node.value
+    return dotted(node)
 
 # %% ../../nbs/tools/repair.ipynb #fcba08f4
 def seen_values(parts, run): # function that runs the attempt
@@ -849,7 +856,8 @@ class Search:
     def sets(self, stmt, names):
         "Does a statement set one of these, or give back a result that is one?"
         if isinstance(stmt, ast.Return): return 'result' in names and not isinstance(stmt.value, ast.Name)
-        return any(dotted(o).removeprefix('self.') in names for o in ast.walk(stmt) if isinstance(o, (ast.Name, ast.Attribute)) and isinstance(o.ctx, ast.Store))
+        def writes(o): return isinstance(getattr(o, 'ctx', None), ast.Store) or isinstance(o, ast.Call) and name_of(o).endswith('_')
+        return any(owner(o).removeprefix('self.') in names for o in ast.walk(stmt) if writes(o))
 
     def singles(self):
         "Each edit alone; and those that are one mistake made several times, together"
