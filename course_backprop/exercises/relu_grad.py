@@ -89,7 +89,7 @@ def clamp_cases(): # more than one pair of bounds, so that fixed ones show; each
 # %% ../../nbs/exercises/relu_grad.ipynb #50726b39
 TASKS += [Exercise('clamp_grad', 'clamp_grad(inp, out, lo, hi)', clamp_cases,
     right=sets_inp(lambda inp, out, lo, hi: out.g*((inp >= lo) & (inp <= hi))),
-    meaning='Two gates in one; ReLU is the case with lo = 0 and no upper end.',
+    meaning='Two gates in one. With lo = 0 and no upper end it is ReLU, but for the corner: at exactly 0 this gate is open, and that of ReLU shut.',
     hints=('Where does the output move with the input, and where does it stand still?',
            'On paper: lo = 1, hi = 3, inp = (0, 1, 2, 3, 4). Which of the five outputs move when their input does? At exactly 1 and 3 the task says what to take.',
            '`out.g*((inp >= lo) & (inp <= hi))`'),
