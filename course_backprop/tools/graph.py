@@ -27,12 +27,14 @@ def places(made_from): # as in `depths`
     return {name: (k, (len(names) - 1)/2 - r) for k, names in columns.items() for r, name in enumerate(names)}
 
 # %% ../../nbs/tools/graph.ipynb #e1170007
-def draw_arrows(ax, made_from, at, active):
+def draw_arrows(ax, made_from, at, active, use=None): # axes; then as in `draw_graph`
     "An arrow for each use of a value; two uses by one value bend apart. Those through which gradients go back now are dashed"
     for name, inputs in made_from.items():
         for o in dict.fromkeys(inputs):
-            times, back = inputs.count(o), name == active
+            uses = [k for k, i in enumerate(inputs) if i == o]
+            times = len(uses)
             for k in range(times):
+                back = name == active and use in (None, uses[k])
                 bend = .35*(k - (times - 1)/2) if times > 1 else (-.38 if at[name][0] - at[o][0] > 1 else 0)        # over what stands between
                 ax.annotate('', at[o] if back else at[name], at[name] if back else at[o],
                             arrowprops=dict(arrowstyle='-|>', lw=2.2 if back else 1.3, ls='--' if back else '-', shrinkA=19, shrinkB=19,
@@ -42,13 +44,14 @@ def draw_graph(made_from,  # as in `depths`
                says={},    # what to write below some names
                turns={},   # the number of its turn, for some names
                active='',  # the name whose turn it is
+               use=None,   # the number of its input that receives something now; None: all do
                at=None,    # a place (x, y) for each name; None: as in `places`
                ax=None, title=''):
     "Values as circles, arrows from what a value was made from; below each what it says, above it its turn on the way back"
     at = at or places(made_from)
     xs, ys = zip(*at.values())
     if ax is None: ax = plt.subplots(figsize=(1.5*(max(xs) - min(xs)) + 1.3, 1.25*(max(ys) - min(ys)) + 1.5))[1]
-    draw_arrows(ax, made_from, at, active)
+    draw_arrows(ax, made_from, at, active, use)
     for name, (x, y) in at.items():
         on = name == active
         ax.plot(x, y, 'o', ms=27, mfc='#FBE3D3' if on else 'white', mec=BACKWARD if on else FORWARD, mew=2.5 if on else 1.5)
@@ -62,7 +65,8 @@ def draw_graph(made_from,  # as in `depths`
 def draw_walk(made_from,  # as in `depths`
               steps,      # list of pairs: the name whose turn it is, and a dict of all gradients after it
               at=None,    # as in `draw_graph`
-              columns=4): # pictures side by side
+              columns=4,  # pictures side by side
+              one=False): # is a step one arrow's? Those of a value take turns
     "A picture a step: dashed and orange what is passed on, below each value its gradient so far"
     at = at or places(made_from)
     xs, ys = zip(*at.values())
@@ -70,5 +74,6 @@ def draw_walk(made_from,  # as in `depths`
     rows = math.ceil(len(steps)/columns)
     axes = plt.subplots(rows, columns, figsize=(columns*(.95*(max(xs) - min(xs)) + 1.1), rows*(1.1*(max(ys) - min(ys)) + 1.55)), squeeze=False)[1].flat
     for k, (ax, (name, grads)) in enumerate(zip(axes, steps)):
-        draw_graph(made_from, {o: f'.g = {number(g)}' for o, g in grads.items()}, active=name, at=at, ax=ax, title=f'{k + 1}. {name} passes on')
+        use = sum(o == name for o, _ in steps[:k]) % len(made_from[name]) if one else None
+        draw_graph(made_from, {o: f'.g = {number(g)}' for o, g in grads.items()}, active=name, use=use, at=at, ax=ax, title=f'{k + 1}. {name} passes on')
     for ax in list(axes)[len(steps):]: ax.axis('off')
