@@ -615,7 +615,7 @@ def draw_forms(*forms, # names of columns, of 'functions', 'classes', 'Module' a
               ):
     """The forms of one network: a chore a row, and who does it. Dark: you do, in each layer or in each program
 
-    Notice how the dark part shrinks from left to right, and that the formula of each layer stays yours in all of them."""
+    Notice how little of it is dark on the right, and that the formula of each layer stays yours in all of them."""
     known = 'functions', 'classes', 'Module', 'nn.Module'
     forms = forms or known
     if not set(forms) <= set(known): raise ValueError(f'the forms are {known}, not {forms}')
