@@ -49,7 +49,8 @@ def advice(exercise, attempt, error, line): # the exception; the learner's line
     if 'does not require grad' in said: return 'Nothing here is watched by autograd. In this course the gradient is written down, not asked for.'
     if 'is ambiguous' in said: return '`if`, `and`, `or`, `not` and a chain such as `a < b < c` ask for one truth; a tensor has one for each entry. `torch.where`, `&`, `|` and `~` go entry by entry.'
     unset = re.search(r"has no attribute '(\w+)'", said)
-    if cls is not object and unset and f'self.{unset[1]}' in line: return f'`self.{unset[1]}` is read there, and nothing has set it before: keep it in `self` when the layer is made or called.'
+    if unset and re.match(r"AttributeError: '(int|float)'", said): return f'A plain number has no `.{unset[1]}`: which of the names in that line can be one?'
+    if cls is not object and unset and f"'{cls.__name__}' object" in said and f'self.{unset[1]}' in line: return f'`self.{unset[1]}` is read there, and nothing has set it before: keep it in `self` when the layer is made or called.'
     if 'bwd' in exercise.stub and 'bwd()' in said and 'positional argument' in said: return 'A `Module` calls `bwd(self, out, inp)`.'
     if issubclass(cls, torch.autograd.Function) and 'saved_tensors' in line: return '`ctx.saved_tensors` is a tuple of what `forward` has put there, with `ctx.save_for_backward(...)`.'
     if issubclass(cls, torch.autograd.Function) and 'positional argument' in said: return 'Both `forward` and `backward` take `ctx` first, and then what they are called with.'

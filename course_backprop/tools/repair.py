@@ -978,6 +978,7 @@ def astray(exercise, attempt): # `Exercise`; a wrong attempt
         "What is computed on the way by a right one, on the whole and by its own expressions"
         with Results() as all: quick(exercise, exercise.right, s.cases[j])
         return [[o] for o in (*s.cases[j].local.values(), *all.found)] + [*seen_at(exercise.right, source_of(exercise.right), lambda f: quick(exercise, f, s.cases[j])).values()]
+    what = 'what comes back' if s.goal[-1] == 'result' else f'`{s.goal[-1]}`'
     results, probe = lru_cache(None)(results), next(j for j, case in enumerate(s.cases) if case is s.probes[0])
     mine = seen_at(attempt, s.parts, lambda f: quiet(1, lambda: quick(exercise, f, s.probes[0])))
     def alike(x, y): return x.shape == y.shape and x.dtype == y.dtype and torch.allclose(x, y) if isinstance(x, Tensor) and isinstance(y, Tensor) else type(x) is type(y) is float and math.isclose(x, y)
@@ -996,7 +997,7 @@ def astray(exercise, attempt): # `Exercise`; a wrong attempt
     odd = [p for part in s.parts for p in value_places(part) if not isinstance(p.parent, (ast.Assign, ast.Return)) and id(p.node) in mine and not any(alike(mine[id(p.node)][-1], v) for v in known.values())]
     for place, k in itertools.islice(((p, k) for p, k in itertools.product(sorted(odd, key=lambda p: len(text(p.node))), known) if may_be(p, k)), 200):
         try:
-            if right_with(place, k): return f'line {place.node.lineno} is where it goes wrong: `{text(place.node)}` is not what belongs there; with the right value in its place all is right'
+            if right_with(place, k): return f'in line {place.node.lineno} `{text(place.node)}` has not the value that it should have there; with it {what} is right. Look at it, and at what it is made from'
         except (Exception, SystemExit): continue
 
 # %% ../../nbs/tools/repair.ipynb #5b622dd2
