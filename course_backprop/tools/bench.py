@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['GRADIENTS', 'OF', 'NO_MEMORY', 'memory', 'forget_peak', 'gradients', 'clear', 'one_round', 'extra_memory', 'seconds',
-           'medians', 'Way', 'by_hand', 'lean', 'loss_of', 'autograd', 'compiled', 'jax_grad', 'matmuls', 'peers',
-           'Figure', 'Figures', 'compare_times', 'compare_fresh', 'on_disk', 'compare_sizes', 'from_bytes', 'elsewhere',
-           'bench', 'engine', 'bench_engine', 'norm_ways', 'bench_norm', 'loss_ways', 'bench_loss', 'machine',
-           'describe', 'draw_bars', 'draw_figures', 'write_json', 'above_0', 'new_file', 'picture_file',
+           'medians', 'Way', 'tracked', 'by_hand', 'lean', 'loss_of', 'autograd', 'compiled', 'jax_grad', 'matmuls',
+           'peers', 'Figure', 'Figures', 'compare_times', 'compare_fresh', 'on_disk', 'compare_sizes', 'from_bytes',
+           'elsewhere', 'bench', 'engine', 'bench_engine', 'norm_ways', 'bench_norm', 'loss_ways', 'bench_loss',
+           'machine', 'describe', 'draw_bars', 'draw_figures', 'write_json', 'above_0', 'new_file', 'picture_file',
            'backprop_bench']
 
 # %% ../../nbs/tools/bench.ipynb #5c8993fc
@@ -92,6 +92,16 @@ class Way(NamedTuple):
     run: object      # function without arguments
     tensors: tuple   # inp, w1, b1, w2, b2: where `run` leaves `.g` or `.grad`
 
+def tracked(f,        # function of the leaves
+            leaves,   # tensors that autograd watches; old gradients are dropped, which is PyTorch's default
+            g=None,   # what arrives at its result; None: 1 at a scalar
+           ):         # `Way`
+    "Forward and back by autograd"
+    def run():
+        for z in leaves: z.grad = None
+        f(*leaves).backward(g)
+    return Way(run, leaves)
+
 def by_hand(x, y, params):
     "Part 1's functions"
     from course_backprop.backward import forward_and_backward
@@ -108,12 +118,9 @@ def loss_of(x, y, w1, b1, w2, b2):
     return (out.squeeze(1) - y).pow(2).mean()
 
 def autograd(x, y, params, input_grad, loss=loss_of):
-    "PyTorch's autograd. The tensors share their numbers with ours; old gradients are dropped, which is PyTorch's default"
+    "PyTorch's autograd. The tensors share their numbers with ours"
     leaves = x.detach().requires_grad_(input_grad), *(p.detach().requires_grad_() for p in params)
-    def run():
-        for z in leaves: z.grad = None
-        loss(leaves[0], y, *leaves[1:]).backward()
-    return Way(run, leaves)
+    return tracked(lambda x, *params: loss(x, y, *params), leaves)
 
 def compiled(x, y, params, input_grad):
     "The same through `torch.compile`"
@@ -321,12 +328,7 @@ def norm_ways(kind, n, c): # 'layer' or 'batch'; samples, columns
         out = layer(x)
         out.g = g
         layer.backward()
-    def by_autograd(forward):
-        leaves = [t.detach().requires_grad_() for t in (x, gamma, beta)]
-        def run():
-            for t in leaves: t.grad = None
-            forward(*leaves).backward(g)
-        return Way(run, leaves)
+    def by_autograd(forward): return tracked(forward, [t.detach().requires_grad_() for t in (x, gamma, beta)], g)
     def formula(x, gamma, beta):
         d = x - x.mean(dim, keepdim=True)
         return gamma*d/((d*d).mean(dim, keepdim=True) + 1e-5).sqrt() + beta
@@ -358,13 +360,8 @@ def loss_ways(u, y): # logits (n,c), classes (n,); to a dict of `Way`s
     def by_hand():
         cross_entropy(u, y)
         cross_entropy_grad(u, y)
-    def tracked(loss):
-        leaf = u.detach().requires_grad_()
-        def run():
-            leaf.grad = None
-            loss(leaf, y).backward()
-        return Way(run, (leaf,))
-    return {'by hand': Way(by_hand, (u,)), 'autograd of the formula': tracked(formula), 'F.cross_entropy': tracked(torch.nn.functional.cross_entropy)}
+    def by_autograd(loss): return tracked(lambda u: loss(u, y), (u.detach().requires_grad_(),))
+    return {'by hand': Way(by_hand, (u,)), 'autograd of the formula': by_autograd(formula), 'F.cross_entropy': by_autograd(torch.nn.functional.cross_entropy)}
 
 def bench_loss(rounds=15, # how often each way runs, times 10
                n=50000,   # samples
