@@ -13,6 +13,7 @@ html_theme_options = dict(
     repository_url=pages.cfg['git_url'], use_repository_button=True, use_fullscreen_button=False, home_page_in_toc=True,
     show_toc_level=2, navbar_persistent=[], pygments_light_style='a11y-high-contrast-light', pygments_dark_style='a11y-high-contrast-dark')
 html_copy_source, html_show_sourcelink, html_last_updated_fmt = True, False, None
+html_favicon, html_context = 'static/icon.svg', dict(default_mode='auto')
 html_baseurl = pages.cfg['doc_host'] + pages.cfg['doc_baseurl'] + '/'
 
 nb_execution_mode = 'off'
@@ -28,10 +29,11 @@ def add_mathjax(app, error):
     where = Path(find_spec('sphinx-mathjax-offline').submodule_search_locations[0])/'static'/'mathjax'
     to, fonts = Path(app.outdir)/'_static'/'mathjax', 'output/chtml/fonts/woff-v2'
     shutil.copytree(where/fonts, to/fonts, dirs_exist_ok=True)
+    shutil.copytree(where/'input'/'tex'/'extensions', to/'input'/'tex'/'extensions', dirs_exist_ok=True)      # \color
     shutil.copy(where/'tex-chtml.js', to)
 
 def setup(app):
     app.srcdir = type(app.srcdir)(pages.make(Path(app.outdir)))
     app.connect('build-finished', add_mathjax)
     app.connect('build-finished', lambda app, error: error or pages.downloads(Path(app.outdir)))
-    app.connect('doctree-read', lambda app, doctree: pages.fold(doctree))
+    app.connect('doctree-read', pages.fold)

@@ -6,8 +6,8 @@ from posixpath import normpath
 from docutils import nodes
 from fastcore.docments import docments
 from course_backprop.tools.exercises import find_exercise
-from course_backprop.tools.lab import FOLDED, learners, learners_cell
-from course_backprop.tools.play import pencil_page
+from course_backprop.tools.lab import FOLDED, PROOF, learners, learners_cell
+from course_backprop.tools.play import FILM, pencil_page
 from course_backprop.tools.question import Question
 
 root = Path(__file__).resolve().parent.parent
@@ -25,21 +25,38 @@ alt_line = re.compile(r'^#\| *fig-alt: *(.*)\n?', re.M)
 def size(data): # bytes of a PNG
     return struct.unpack('>II', data[16:24]) if data[:4] == b'\x89PNG' else None
 
-def picture(output, alt, out, up):
-    "An output as HTML that shows its picture, which is written to the site; None if it has none"
-    data, mime = output.get('data', {}), next((o for o in ('image/svg+xml', 'image/png') if o in output.get('data', {})), None)
-    if not mime: return None
-    about, content = output['metadata'].get(mime, {}), ''.join(data[mime])
-    content = content.encode() if 'svg' in mime else base64.b64decode(content)
-    said = alt or about.get('alt') or ''.join(data.get('text/plain', '')).replace('\n', ' ')
-    if said.startswith('<Figure'): said = ''
-    name = f'_images/{hashlib.sha256(content).hexdigest()[:20]}.{"svg" if "svg" in mime else "png"}'
+def keep(content, kind, out):
+    "Write a picture to the site, by what is in it; to its address there"
+    name = f'_images/{hashlib.sha256(content).hexdigest()[:20]}.{kind}'
     (out/name).parent.mkdir(parents=True, exist_ok=True)
     (out/name).write_bytes(content)
-    attributes = dict(src=up + name, alt=said, loading='lazy') | (dict(zip(('width', 'height'), size(content))) if size(content) else {})
-    if about.get('frames'): attributes |= {'class': 'strip', 'data-frames': json.dumps(about['frames']), 'data-columns': about['columns']}
-    tag = ' '.join(f'{k}="{html.escape(str(v))}"' for k, v in attributes.items())
-    return dict(output_type='display_data', metadata={}, data={'text/html': f'<img {tag}>'})
+    return name
+
+def tag(**attributes): return '<img ' + ' '.join(f'{k}="{html.escape(str(v))}"' for k, v in attributes.items()) + '>'
+
+def film(what, png, out, up):
+    "A film as HTML that a few lines of script roll; hidden without these"
+    what, png = dict(what), base64.b64decode(what.pop('png', png))
+    width, height = size(png)
+    what |= dict(width=width, height=height, start=len(what['values'])//2 if what['name'] != 'step' else 0)
+    controls = (f'<button type="button">◀ previous</button> <input type="range" min="0" max="{len(what["values"]) - 1}" aria-label="{what["name"]}"> '
+                '<button type="button">next ▶</button> <span class="told" aria-hidden="true"></span>')
+    return (f'<div class="backprop-film backprop-play" data-film="{html.escape(json.dumps(what))}" style="max-width: {width + 14}px" hidden>'
+            f'<div class="controls">{controls}</div><div class="frame">{tag(src=up + keep(png, "png", out), alt="")}</div></div>')
+
+def picture(output, alt, out, up):
+    "An output that shows a picture, as HTML: the picture with its words, and its film; None if it shows none"
+    data, kinds = output.get('data', {}), {'image/svg+xml': 'svg', 'image/png': 'png'}
+    mime = next((o for o in kinds if o in data), None)
+    if not mime: return None
+    content = ''.join(data[mime])
+    told = alt or output['metadata'].get(mime, {}).get('alt') or ('' if kinds[mime] == 'png' else ''.join(data['text/plain']))
+    content = content.encode() if kinds[mime] == 'svg' else base64.b64decode(content)
+    still = tag(src=up + keep(content, kinds[mime], out), alt=told, loading='lazy', **dict(zip(('width', 'height'), size(content) or ())))
+    if what := data.get(FILM):
+        if 'png' in what: still += film(what, None, out, up)
+        else: still = f'{film(what, "".join(data[mime]), out, up)}<noscript>{still}</noscript>'
+    return dict(output_type='display_data', metadata={}, data={'text/html': still})
 
 # Questions and exercises
 
@@ -79,7 +96,7 @@ def to_repository(source, folder):
         return m[0] if page else f'{m[1]}{cfg["git_url"]}/blob/{cfg["branch"]}/{target}'
     return link.sub(moved, source)
 
-imports = re.compile(r'((import|from) [^\n]*\n?|use_style\(\)\n?|[ \t]+[^\n]*\n?|\n)+')
+def only_imports(source): return all(re.match(r'(import|from|use_style\(\))|\s|$', o) for o in source.split('\n'))
 
 def cells(nb, name, out):
     "The cells of a page, in order"
@@ -93,7 +110,7 @@ def cells(nb, name, out):
             yield cell | dict(source=to_repository(source, folder))
             continue
         blank = [o for o in cell['outputs'] if ''.join(o.get('data', {}).get('text/plain', '')).startswith('○')]
-        if imports.fullmatch(source): cell = cell | dict(metadata={'tags': ['hide-input']})
+        if only_imports(source): cell = cell | dict(metadata={'tags': ['hide-input']})
         shown = [picture(o, next(alts, '') if 'image/png' in o.get('data', {}) else '', out, up) or o for o in cell['outputs'] if o not in blank]
         if 'pencil_network(' in source and folder == '.':
             shown.append(dict(output_type='display_data', metadata={}, data={'text/html': pencil_page() + '<noscript><style>.backprop-pencil { display: none }</style></noscript>'}))
@@ -103,9 +120,9 @@ def cells(nb, name, out):
 def page(name, out, more=''):
     "Write a notebook's page"
     nb = json.loads((nbs/name).read_text(encoding='utf-8'))
-    folded = [re.match(r'#+ (.*)', ''.join(c['source']))[1] for c in nb['cells'] if c['metadata'].get(FOLDED)]
+    cut = [''.join(c['source']).split('\n')[0].lstrip('# ') for c in nb['cells'] if c['metadata'].get(FOLDED) or ''.join(c['source']).startswith(PROOF)]
+    folded[name.removesuffix('.ipynb')] = cut
     nb['cells'] = [*cells(nb, name, out), *([dict(cell_type='markdown', metadata={}, source=more)] if more else [])]
-    nb['metadata']['folded'] = '|'.join(folded)
     for k, c in enumerate(nb['cells']): c['id'] = f'c{k}'
     (made/name).parent.mkdir(parents=True, exist_ok=True)
     (made/name).write_text(json.dumps(nb), encoding='utf-8')
@@ -122,14 +139,24 @@ def contents():
 
 # The reference
 
-def entry(module, name):
-    "A public name: how it is called, what it does, what it takes"
-    thing = getattr(module, name)
-    doc = (inspect.getdoc(thing) or '').strip() if callable(thing) else ''
-    if not doc: return ''
+def entry(thing, name):
+    "A public name in Markdown: how it is called, what it does, what it takes"
     try: call = f'{name}{inspect.signature(thing)}'
     except (TypeError, ValueError): call = name
-    return call, doc
+    call = re.sub(r'<(?:function|class) \W?(\w+)[^>]*>', r'\1', re.sub(r' at 0x[0-9a-f]+', '', call))
+    takes = [f'- `{o}`: {text.strip()}' for o, text in docments(thing).items() if text and o != 'return'] if inspect.isfunction(thing) else []
+    gives = [f'- gives {docments(thing)["return"].strip()}'] if takes and docments(thing).get('return') else []
+    return '\n'.join([f'### {name}', '', '```python', call, '```', '', inspect.getdoc(thing), '', *takes, *gives, ''])
+
+def reference():
+    "The public names of the lessons' modules, then of the tools"
+    files = [root/'course_backprop'/f'{o.stem[3:]}.py' for o in lessons] + sorted((root/'course_backprop'/'tools').glob('[a-z]*.py'))
+    yield '# Reference\n\nThe public names of the package, module by module.\n'
+    for path in files:
+        module = importlib.import_module('.'.join(path.relative_to(root).with_suffix('').parts))
+        own = [(o, getattr(module, o)) for o in module.__all__]
+        yield f'## {module.__name__}\n\n{inspect.getdoc(module)}\n'
+        yield from (entry(thing, name) for name, thing in own if callable(thing) and thing.__doc__ and thing.__module__ == module.__name__)
 
 def make(out):
     "Write the sources of all pages; to their folder"
@@ -137,17 +164,20 @@ def make(out):
     for o in lessons: page(o.name, out)
     for o in sorted(nbs.glob('solutions/*.ipynb')): page(f'solutions/{o.name}', out)
     page('index.ipynb', out, '\n'.join(contents()))
-    (made/'reference.md').write_text('# Reference\n\nTo come.\n')
+    (made/'reference.md').write_text('\n'.join(reference()), encoding='utf-8')
     return made
 
 def downloads(out):
     "What the download button gives: the notebook as a learner has it, with its outputs"
     for o in (out/'_sources').rglob('*.ipynb'): o.write_bytes(learners((nbs/o.relative_to(out/'_sources')).read_bytes(), True))
 
-def fold(doctree, folded=()):
-    "The sections that are collapsed in JupyterLab open by a click here"
+folded = {}            # by page: the headings of sections that are collapsed in JupyterLab
+
+def fold(app, doctree):
+    "These open by a click here, too"
     for section in list(doctree.findall(nodes.section)):
         title, *rest = section.children
-        if title.astext() not in folded: continue
-        raw = lambda text: nodes.raw('', text, format='html')
+        if title.astext() not in folded.get(app.env.docname, ()): continue
         section[:] = [title, raw('<details class="folded"><summary>Unfold</summary>'), *rest, raw('</details>')]
+
+def raw(text): return nodes.raw('', text, format='html')
