@@ -63,19 +63,18 @@ def conv_shape(x, w, b, stride=1, padding=0): # as in `conv2d`; to (n,o,P,Q)
     floats(x=x, w=w, b=b)
     if not (x.ndim == w.ndim == 4 and w.numel() and x.shape[1] == w.shape[1] and b.shape == w.shape[:1]):
         raise ValueError('a convolution needs x (n,c,H,W), w (o,c,h,w), b (o,), not ' + ', '.join(str(tuple(t.shape)) for t in (x, w, b)))
-    return len(x), len(w), *places(x.shape, tuple(w.shape[2:]), stride, padding)[3]
+    return len(x), len(w), *places(x.shape, w.shape[2:], stride, padding)[3]
 
 # %% ../nbs/14_conv.ipynb #c14e0070
 def conv2d(x,         # images (n,c,H,W), floats
            w,         # filters (o,c,h,w), same dtype
            b,         # bias (o,), same dtype
-           stride=1, padding=0, # as in `places`
-          ):          # (n,o,P,Q)
+           stride=1, padding=0): # as in `places`; to (n,o,P,Q)
     "A convolution: at each place a linear layer on the window. Errors as in `conv_shape`"
     out = x.new_empty(conv_shape(x, w, b, stride, padding))
     for at in slices(len(x), w[0].numel()*math.prod(out.shape[2:])):
-        cols = unfold(x[at], tuple(w.shape[2:]), stride, padding)
-        out[at] = (w.flatten(1) @ cols).add_(b[:, None]).view(-1, *out.shape[1:])
+        y = w.flatten(1) @ unfold(x[at], w.shape[2:], stride, padding)
+        out[at] = y.add_(b[:, None]).view(-1, *out.shape[1:])
     return out
 
 def conv2d_grad(inp, out, w, b, stride=1, padding=0): # as there; `out`, (n,o,P,Q), with its `.g`
@@ -84,7 +83,7 @@ def conv2d_grad(inp, out, w, b, stride=1, padding=0): # as there; `out`, (n,o,P,
     if out.shape != shape: raise ValueError(f'conv2d_grad: `out` should be {shape}, not {tuple(out.shape)}')
     if inp is w: raise ValueError('conv2d_grad: `inp` and `w` are one tensor, whose gradient is a sum of two; pass a copy')
     floats(inp=inp, out=out)
-    g, how = g.flatten(2), (tuple(w.shape[2:]), stride, padding)
+    g, how = g.flatten(2), (w.shape[2:], stride, padding)
     inp_g, w_g = torch.empty_like(inp), torch.zeros_like(w)
     for at in slices(len(inp), w[0].numel()*g.shape[2]):
         w_g += (g[at] @ unfold(inp[at], *how).transpose(1, 2)).sum(0).view_as(w)
