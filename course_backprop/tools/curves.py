@@ -9,9 +9,10 @@ __all__ = ['draw_losses', 'draw_scores', 'draw_by_digit', 'draw_open', 'draw_fir
 # %% ../../nbs/tools/curves.ipynb #c0c00003
 import matplotlib.pyplot as plt
 import torch
-from .draw import BACKWARD, FORWARD, MUTED, number
+from .draw import BACKWARD, FORWARD, MUTED, number, told
 
 # %% ../../nbs/tools/curves.ipynb #c0c00006
+@told
 def draw_losses(losses, # of each step, a list of numbers
                 mean=100, # over how many steps the thick curve is a mean
                ):
@@ -22,6 +23,7 @@ def draw_losses(losses, # of each step, a list of numbers
     if len(losses) >= mean: ax.semilogy(torch.arange(len(losses) - mean + 1) + mean/2, losses.unfold(0, mean, 1).mean(1), color=FORWARD)
     ax.set(xlabel='step', ylabel='loss')
 
+@told
 def draw_scores(scores, # dict of pairs by a name: the share of training images read rightly after each epoch, and that of validation images
                ):
     """How well a network reads the images it learns from, solid, and others, dashed; a panel for each name
@@ -36,6 +38,7 @@ def draw_scores(scores, # dict of pairs by a name: the share of training images 
         ax.set(title=name, xlabel='epoch', ylim=(.7, 1.01))
     axs[0,0].set_ylabel('share read rightly')
 
+@told
 def draw_by_digit(out,    # predictions (n,1)
                   labels, # the true digits (n,)
                  ):
@@ -48,6 +51,7 @@ def draw_by_digit(out,    # predictions (n,1)
     ax.set(xlabel='digit', ylabel='prediction', yticks=range(0, 10, 3))
 
 # %% ../../nbs/tools/curves.ipynb #c0c0000a
+@told
 def draw_open(shares,   # dict of tensors (h,) by name: for what share of the images each unit's gate is open
               few=.03,  # below this share a unit counts as nearly shut
              ):
@@ -67,6 +71,7 @@ def draw_open(shares,   # dict of tensors (h,) by name: for what share of the im
                title=f'{name}\n{dead} dead, {shut - dead} nearly shut, {len(share) - shut} open')
     axs[0,0].set_ylabel('share of images\nthat open the gate')
 
+@told
 def draw_first_steps(losses, # of the first hundred steps, or fewer
                      said,   # a title
                     ):
@@ -81,6 +86,7 @@ def draw_first_steps(losses, # of the first hundred steps, or fewer
     if len(losses) < 100: ax.text(len(losses) + 5, 10, f'after step {len(losses)}\nno number any more', fontsize=9)
     ax.set_title(said, fontsize=9)
 
+@told
 def draw_activations(x,        # inputs (n,i) of the first layer
                      scale=1., # of all weights, in units of √(2/inputs)
                     ):         # a sentence
@@ -98,6 +104,7 @@ def draw_activations(x,        # inputs (n,i) of the first layer
     return f'{number(scale)} × Kaiming: the size of the activations is {", ".join(sizes)} layers.'
 
 # %% ../../nbs/tools/curves.ipynb #c0c12002
+@told
 def draw_calibration(claims, # dict of pairs by name: what was said of the favourite class (n,), from 0 to 1; was it right? (n,) True or False
                      least=20, # so many must lie in a field of 0.1 for a point
                     ):
@@ -113,6 +120,7 @@ def draw_calibration(claims, # dict of pairs by name: what was said of the favou
     ax.set(xlabel='probability that was claimed', ylabel='share that was right', xlim=(.2, 1.02), ylim=(.2, 1.02))
     ax.legend(loc='upper left')
 
+@told
 def draw_pulls(images, # (k,784)
                pulls,  # (k,10), p − y of each
                labels, # (k,), its true class

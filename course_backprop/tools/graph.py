@@ -8,7 +8,7 @@ __all__ = ['depths', 'places', 'draw_arrows', 'draw_graph', 'draw_walk']
 # %% ../../nbs/tools/graph.ipynb #e1170002
 import math
 import matplotlib.pyplot as plt
-from .draw import BACKWARD, FORWARD, MUTED, number
+from .draw import BACKWARD, FORWARD, MUTED, number, told
 
 # %% ../../nbs/tools/graph.ipynb #e1170005
 def depths(made_from): # dict from a name to the names it was made from, in an order in which they can be computed
@@ -40,6 +40,7 @@ def draw_arrows(ax, made_from, at, active, use=None): # axes; then as in `draw_g
                             arrowprops=dict(arrowstyle='-|>', lw=2.2 if back else 1.3, ls='--' if back else '-', shrinkA=19, shrinkB=19,
                                             color=BACKWARD if back else FORWARD, connectionstyle=f'arc3,rad={-bend if back else bend}'))
 
+@told
 def draw_graph(made_from,  # as in `depths`
                says={},    # what to write below some names
                turns={},   # the number of its turn, for some names
@@ -62,6 +63,7 @@ def draw_graph(made_from,  # as in `depths`
     ax.axis('off')
 
 # %% ../../nbs/tools/graph.ipynb #e1170011
+@told
 def draw_walk(made_from,  # as in `depths`
               steps,      # list of pairs: the name whose turn it is, and a dict of all gradients after it
               at=None,    # as in `draw_graph`

@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import forward, linear_grad, mse_grad, relu_grad
 from .compare import compare
 from .draw import BACKWARD, FORWARD, VALUES, draw_chain, name_of, show_values
-from .play import film_strip, in_a_page, show_moving, slides, snapshot
+from .play import film_strip, in_a_page, show_moving, show_still, slides, snapshot
 
 # %% ../../nbs/tools/step.ipynb #d1903213
 class Step(NamedTuple):
@@ -155,8 +155,7 @@ def step_backward(inp,        # a few images (n,784), or other inputs (n,i); lef
 
     Notice how the chain fills up, first from left to right, then back; and what each step reads of the forward pass. A tensor
     of your own functions that departs from the true one is framed. ValueError for the name of another function."""
-    from IPython.display import display
     made = frames(inp, targ, params, grads)
     still = film_strip(made, columns=1)       # side by side, a page would shrink them until nothing can be read
     if in_a_page(): show_moving(slides(made, 'step'), still)
-    else: display(still)
+    else: show_still(still, made, 'step', list(range(1, len(made) + 1)))
