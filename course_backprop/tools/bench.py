@@ -7,9 +7,9 @@ __all__ = ['GRADIENTS', 'NEW', 'AGAIN', 'NONE', 'LEAN', 'WHOLE', 'SLICED', 'AUTO
            'gradients', 'clear', 'extra_memory', 'clock', 'seconds', 'medians', 'shares', 'Way', 'tracked', 'by_hand',
            'lean', 'loss_of', 'autograd', 'autograd_sliced', 'compiled', 'jax_grad', 'matmuls', 'peers', 'timed',
            'Figure', 'Figures', 'share', 'Alike', 'alike', 'compare_times', 'on_disk', 'compare_sizes', 'bench',
-           'engine', 'bench_engine', 'norm_ways', 'bench_norm', 'loss_ways', 'bench_loss', 'machine', 'describe',
-           'draw_bars', 'draw_alike', 'draw_figures', 'write_json', 'above_0', 'new_file', 'picture_file',
-           'backprop_bench']
+           'engine', 'bench_engine', 'norm_ways', 'bench_norm', 'conv_ways', 'bench_conv', 'loss_ways', 'bench_loss',
+           'machine', 'describe', 'draw_bars', 'draw_alike', 'draw_figures', 'write_json', 'above_0', 'new_file',
+           'picture_file', 'backprop_bench']
 
 # %% ../../nbs/tools/bench.ipynb #5c8993fc
 import argparse, json, os, platform, tempfile, weakref
@@ -383,6 +383,36 @@ def bench_norm(rounds=15, n=50000): # how often each way runs; samples
                 figures.append(Figure(f'{kind} norm vs {name}, ({n:,}, {c})', time['ours']/time[name], OF, bound))
     return figures
 
+# %% ../../nbs/tools/bench.ipynb #c14b0002
+def conv_ways(side, padding, n=64, c=8): # images of side×side; pixels of padding; images, channels in and out
+    "Ways to the output and the gradients of a convolution with windows of 5×5, and of max pooling with windows of 2×2, by name; a random one arrives"
+    import torch.nn.functional as F
+    from course_backprop.conv import Conv2d, MaxPool2d
+    generator = torch.Generator().manual_seed(0)
+    x, w, b = (torch.randn(shape, generator=generator) for shape in ((n, c, side, side), (c, c, 5, 5), (c,)))
+    def pair(layer, tensors, theirs): # to two `Way`s
+        g = torch.randn(layer(x).shape, generator=generator)
+        def ours():
+            out = layer(x)
+            out.g = g
+            layer.backward()
+        return {'ours': Way(ours, tensors), 'PyTorch': tracked(theirs, [t.detach().requires_grad_() for t in tensors], g)}
+    return {'conv2d': pair(Conv2d(w, b, 1, padding), (x, w, b), lambda x, w, b: F.conv2d(x, w, b, 1, padding)),
+            'max_pool2d': pair(MaxPool2d(2), (x,), lambda x: F.max_pool2d(x, 2))}
+
+def bench_conv(rounds=15, sides=((28, 0), (14, 2))): # how often each way runs, times 3; sizes of images, each with its padding
+    "`Figures` of convolution and max pooling, forward and back, against autograd of PyTorch's own; AssertionError if their gradients differ"
+    figures = Figures()
+    for side, padding in sides:
+        for name, ways in conv_ways(side, padding).items():
+            for way in ways.values(): way.run()
+            ours, theirs = (dict(zip('xwb', gradients(way.tensors))) for way in ways.values())
+            assert_close(ours, theirs, tol=1e-4)
+            taken = seconds({key: way.run for key, way in ways.items()}, 3*rounds)
+            shape = f'(64, 8, {side}, {side})' + f', padding {padding}'*(padding > 0 and name == 'conv2d')
+            figures.append(share(f'{name} vs autograd of PyTorch\'s, {shape}', taken, 'ours', 'PyTorch', 2. if name == 'conv2d' else float('inf')))
+    return figures
+
 # %% ../../nbs/tools/bench.ipynb #b1200002
 def loss_ways(u, y): # logits (n,c), classes (n,); to a dict of `Way`s
     "Cross-entropy and the gradient of the logits: by hand, by autograd of the same formula, and by autograd of PyTorch's own"
@@ -494,13 +524,14 @@ Half of the rounds lie in the range. "bound": the most that is good enough; "wit
 
 @guarded
 def backprop_bench(argv=None): # words of the command line; none: those of this process
-    "Measure lean, the engine, the loss or the norms against autograd and others on MNIST and print a table; returns the exit status or a line on what is wrong"
+    "Measure lean, the engine, the loss, the norms or convolution against autograd and others on MNIST and print a table; returns the exit status or a line on what is wrong"
     parser = parser_of('backprop_bench', 'Time and memory of lesson 16\'s gradients against those of autograd and others. '
                        'Takes a few minutes, and 3 GB on the disk of temporary files.')
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument('--engine', action='store_true', help='measure lesson 11\'s engine against autograd instead, in half a minute')
     instead.add_argument('--loss', action='store_true', help='measure lesson 12\'s cross-entropy against autograd instead, in half a minute')
     instead.add_argument('--norm', action='store_true', help='measure lesson 13\'s layers against autograd instead, in half a minute')
+    instead.add_argument('--conv', action='store_true', help='measure lesson 14\'s layers against autograd instead, in a few seconds')
     parser.add_argument('--json', type=new_file, metavar='FILE', help='write the figures there too')
     parser.add_argument('--picture', type=picture_file, metavar='FILE', help='draw the ratios there, as .png, .svg or .pdf')
     parser.add_argument('--rounds', type=above_0, default=15, metavar='R', help='how often each way runs (default: 15)')
@@ -508,7 +539,7 @@ def backprop_bench(argv=None): # words of the command line; none: those of this 
     opts = parser.parse_args(argv)
     torch.set_num_threads(opts.threads)
     try:
-        figures, found = (bench_engine if opts.engine else bench_loss if opts.loss else bench_norm if opts.norm else bench)(opts.rounds), machine()
+        figures, found = (bench_engine if opts.engine else bench_loss if opts.loss else bench_norm if opts.norm else bench_conv if opts.conv else bench)(opts.rounds), machine()
         alike = [figures.alike] if hasattr(figures, 'alike') else []
         say('\n\n'.join(map(str, [describe(found), *alike, figures, EXPLAINED])))
         if opts.json: write_json(figures, found, opts.json)
