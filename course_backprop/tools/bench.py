@@ -290,11 +290,10 @@ def on_disk(x,     # (n,i) images to repeat
 def compare_sizes(x, y, params, kept, times, rounds):
     "Yields the `Figure`s that say what `times` as many images take"
     few, many = f'{len(x):,} images', f'{len(x)*times:,} images'
-    for make, name, bound in ((autograd, 'autograd, whole', float('inf')), (autograd_sliced, 'autograd in slices', float('inf')), (lean, 'lean', 6)):
-        for x_g in (NEW, NONE):
-            way = make(x, y, params, x_g)
-            yield Figure(f'extra memory of {name}, {few}, {"with" if x_g == NEW else "without"} x.g', extra_memory(*way), 'MB', bound)
-            clear(way.tensors)
+    for make, name, x_g, bound in ((autograd, 'autograd, whole', NONE, float('inf')), (autograd_sliced, 'autograd in slices', NONE, float('inf')), (lean, 'lean', NONE, 6), (lean, 'lean', NEW, 6)):
+        way = make(x, y, params, x_g)
+        yield Figure(f'extra memory of {name}, {few}, {"with" if x_g == NEW else "without"} x.g', extra_memory(*way), 'MB', bound)
+        clear(way.tensors)
     with tempfile.TemporaryDirectory() as folder:
         large = lean(on_disk(x, times, Path(folder)/'images'), y.repeat(times), params, NONE)
         taken = seconds({('few', NONE): lean(x, y, params, NONE).run, ('many', NONE): large.run}, rounds)
@@ -456,15 +455,14 @@ def describe(found): # of `machine`
     return '{cpu}, {cores} cores, {threads} threads; {system}; Python {python}, PyTorch {torch}'.format(**found)
 
 # %% ../../nbs/tools/bench.ipynb #3d7b9ae6
-def draw_bars(ax, names, values, label, ranges=None, said='{:.3g}'): # `ranges`: of low and high, or None, for each
-    "Bars, best read from top to bottom, their values in a column at the right, which nothing crosses"
+def draw_bars(ax, names, values, said, ranges): # what stands at the right of each; pairs of low and high, or None
+    "Bars, best read from top to bottom, with words in a column at the right, which nothing crosses"
     from course_backprop.tools.draw import BACKWARD, FORWARD
     ax.barh(names, values, color=FORWARD, height=.6)
     ax.set_ylim(len(names) - .5, -.5)
     for k, value in enumerate(values):
-        ax.text(1.02, k, said.format(value) if value == value else 'not measured', va='center', fontsize=9, transform=ax.get_yaxis_transform())
-        if ranges and ranges[k]: ax.plot(ranges[k], [k, k], color=BACKWARD, lw=2, marker='|', ms=6)
-    ax.set(xlabel=label)
+        ax.text(1.02, k, said[k], va='center', fontsize=9, transform=ax.get_yaxis_transform())
+        if ranges[k]: ax.plot(ranges[k], [k, k], color=BACKWARD, lw=2, marker='|', ms=6)
 
 def draw_alike(ax, table): # of `alike`
     "Each way's three times, by what becomes of x.g: solid, hatched, light"
@@ -476,7 +474,7 @@ def draw_alike(ax, table): # of `alike`
         for y, (_, v) in zip(at, there): ax.text(1.02, y, f'{v:.2f}', va='center', fontsize=8, transform=ax.get_yaxis_transform())
     ax.set_yticks(range(len(table)), [row[0] for row in table])
     ax.set_ylim(len(table) - .5, -.5)
-    ax.set(xlabel='time, as a share of autograd\'s over the whole with x.g in new memory')
+    ax.set(xlabel='time, as a share of autograd\'s (whole, x.g in new memory)')
     ax.legend(frameon=False, fontsize=8, ncols=3, loc='lower center', bbox_to_anchor=(.5, 1))
 
 def draw_figures(figures, title, file): # of `bench`, of `describe`; a path
@@ -484,14 +482,15 @@ def draw_figures(figures, title, file): # of `bench`, of `describe`; a path
     from matplotlib.figure import Figure as Canvas
     ratios, table = [f for f in figures if f.unit == OF and f.value == f.value], getattr(figures, 'alike', None)
     heights = [.75*len(table or ()) + 1]*bool(table) + [.42*len(ratios) + 1]
-    canvas = Canvas(figsize=(9, sum(heights) + .8), dpi=100, layout='constrained')
+    canvas = Canvas(figsize=(9.5, sum(heights) + .8), dpi=100, layout='constrained')
     *above, ax = canvas.subplots(len(heights), height_ratios=heights, squeeze=False)[:, 0]
     for o in above: draw_alike(o, table)
-    draw_bars(ax, [f.what for f in ratios], [f.value for f in ratios], 'time of the first, as a share of the other\'s',
-              [f.high and (f.low, f.high) for f in ratios], '{:.2f}')
+    draw_bars(ax, [f.what.replace(', vs ', ',\nvs ') for f in ratios], [f.value for f in ratios], [f'{f.value:.2f}  {f.verdict}' for f in ratios],
+              [f.high and (f.low, f.high) for f in ratios])
+    ax.set(xlabel='time of the first, as a share of the other\'s')
     for k, f in enumerate(ratios):
         if f.bound < float('inf'): ax.plot([f.bound]*2, [k - .4, k + .4], color='black', lw=2)
-    canvas.suptitle(f'{title}\nblack: the bound, the most that is good enough; longer than it is "over". Orange: half of the rounds lie there', fontsize=9)
+    canvas.suptitle(f'{title}\nblack: the bound, the most that is good enough; orange: where half of the rounds lie', fontsize=9)
     canvas.savefig(file)
 
 # %% ../../nbs/tools/bench.ipynb #7c3de001
@@ -541,8 +540,8 @@ def backprop_bench(argv=None): # words of the command line; none: those of this 
     torch.set_num_threads(opts.threads)
     try:
         figures, found = (bench_engine if opts.engine else bench_loss if opts.loss else bench_norm if opts.norm else bench_conv if opts.conv else bench)(opts.rounds), machine()
-        if hasattr(figures, 'alike'): say(f'{describe(found)}\n\n{figures.alike}\n')
-        say(f'{describe(found)}\n\n{figures}\n\n{EXPLAINED}')
+        alike = [figures.alike] if hasattr(figures, 'alike') else []
+        say('\n\n'.join(map(str, [describe(found), *alike, figures, EXPLAINED])))
         if opts.json: write_json(figures, found, opts.json)
         if opts.picture: draw_figures(figures, describe(found), opts.picture)
     except OSError as e: return f'backprop_bench: {why(e)}'
