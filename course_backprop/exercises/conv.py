@@ -99,7 +99,7 @@ TASKS += [Exercise('conv1d_grad', 'conv1d_grad(inp, out, w)', line_cases, right=
     ])]
 
 # %% ../../nbs/exercises/conv.ipynb #c14f0009
-SIZES = ((1, 1, 3, 3, 1, 2, 2, 1), (2, 1, 3, 4, 3, 2, 3, 1), (2, 3, 5, 4, 2, 3, 2, 2), (3, 2, 6, 4, 1, 2, 2, 3))      # n, c, H, W, o, h, w, stride
+SIZES = ((1, 1, 2, 3, 1, 2, 2, 1), (2, 1, 3, 4, 3, 2, 3, 1), (2, 3, 5, 4, 2, 3, 2, 2), (3, 2, 6, 4, 1, 2, 2, 3))      # n, c, H, W, o, h, w, stride
 
 def conv2d(inp, w, stride): return F.conv2d(inp, w, stride=stride)
 
