@@ -415,7 +415,7 @@ def bench_conv(rounds=15, sides=((28, 0), (14, 2))): # how often each way runs, 
 
 # %% ../../nbs/tools/bench.ipynb #a15b0002
 def attention_ways(T, n=8, heads=4, d=32): # queries, and as many keys; samples, heads, numbers of each; to a dict of `Way`s
-    "Attention and its three gradients: whole, in slices, and by autograd of the same formula; a random one arrives"
+    "Attention and its three gradients: whole, in slices of 12 keys, and by autograd of the same formula; a random one arrives"
     from course_backprop.attention import attention_grad, attention_weights, sliced_attention, sliced_attention_grad
     q, k, v, g = (torch.randn(n, heads, T, d, generator=torch.Generator().manual_seed(seed)) for seed in range(4))
     def whole():
@@ -424,9 +424,9 @@ def attention_ways(T, n=8, heads=4, d=32): # queries, and as many keys; samples,
         out.g = g
         attention_grad(q, k, v, out, p=p)
     def sliced():
-        out, lse = sliced_attention(q, k, v, 16)
+        out, lse = sliced_attention(q, k, v, 12)
         out.g = g
-        sliced_attention_grad(q, k, v, out, lse, 16)
+        sliced_attention_grad(q, k, v, out, lse, 12)
     leaves = [t.detach().requires_grad_() for t in (q, k, v)]
     return {'whole': Way(whole, (q, k, v)), 'in slices': Way(sliced, (q, k, v)),
             'autograd': tracked(lambda q, k, v: (q @ k.transpose(-1, -2)/d**.5).softmax(-1) @ v, leaves, g)}
