@@ -61,8 +61,8 @@ Question('smallest_loss', 'none', 'It sees the letter that it is asked for: at t
 ]
 
 # %% ../../nbs/exercises/attention.ipynb #a15e0007
-def sizes(): # yields T, S, d, e, `randn`
-    for n, i, o, randn in list(hostile_cases())[::3]: yield n, i + 2 - (n == i + 2), o, max(1, i - 1) + (n == 1), randn
+def sizes(step=5): # yields T, S, d, e, `randn`
+    for n, i, o, randn in list(hostile_cases())[::step]: yield n, i + 2 - (n == i + 2), o, max(1, i - 1) + (n == 1), randn
 
 def in_order(case, *names, **more): # a case; names of arguments, 'out' among them
     "The same, called with its arguments in this order; `more` are given besides"
@@ -75,7 +75,7 @@ def rows(t): return t.sum(1, keepdim=True)
 
 # %% ../../nbs/exercises/attention.ipynb #a15e0009
 def lookup_cases():
-    for k, (n, i, o, randn) in enumerate(list(hostile_cases())[::3]):
+    for k, (n, i, o, randn) in enumerate(list(hostile_cases())[::5]):
         shape = (n + 3,) if k % 2 else (n, i)                       # a sequence, or some of them
         idx = (randn(*shape).abs()*1000).long() % (i + 1)
         case = gradient_case(lambda idx, w: w[idx.long()], dict(idx=idx, w=randn(i + 2, o)), ['w'], randn, dict(n=idx.numel(), d=o))
@@ -172,8 +172,8 @@ TASKS += [Exercise('weights_grad', 'weights_grad(s, v, out, p)', weight_cases, r
            '`p_g = out.g @ v.t()`, `v.g = p.t() @ out.g`, `s.g = p*(p_g - (p*p_g).sum(1, keepdim=True))`'))]
 
 # %% ../../nbs/exercises/attention.ipynb #a15e0014
-def attention_cases():
-    for T, S, d, e, randn in sizes():
+def attention_cases(step=5):
+    for T, S, d, e, randn in sizes(step):
         given = dict(q=2*randn(T, d), k=randn(S, d), v=randn(S, e))
         case = gradient_case(attention, given, ['q', 'k', 'v'], randn, dict(T=T, S=S, d=d, e=e))
         yield in_order(case, 'q', 'k', 'v', 'out')
@@ -244,7 +244,7 @@ def Phi(x): return .5*(1 + torch.erf(x/math.sqrt(2)))
 def gelu(inp): return inp*Phi(inp)
 
 def gelu_cases():
-    for n, i, o, randn in list(hostile_cases())[::3]:
+    for n, i, o, randn in list(hostile_cases())[::5]:
         inp = randn(n, i)
         if n*i > 6: inp[0, 0], inp[-1, -1] = 0, -12                  # exactly 0, and far out, where the slope is 0
         yield gradient_case(gelu, dict(inp=inp), ['inp'], randn, dict(n=n, i=i))
@@ -271,7 +271,7 @@ TASKS += [Exercise('gelu_grad', 'gelu_grad(inp, out)', gelu_cases, right=by_slop
 
 # %% ../../nbs/exercises/attention.ipynb #a15e0020
 def sliced_cases():
-    for k, case in enumerate(attention_cases()):
+    for k, case in enumerate(attention_cases(3)):
         q, keys, v, out = case.args.values()
         lse = (q.double() @ keys.double().t()/q.shape[1]**.5).logsumexp(1, keepdim=True).to(q.dtype)
         yield case._replace(args=case.args | dict(lse=lse, size=(size := 1 + k % 3)), label=f'{case.label}, slices of {size}')
@@ -293,11 +293,11 @@ def large(n): # numbers in q
     randn = partial(torch.randn, generator=torch.Generator().manual_seed(0))
     q, k, v, out = (randn(n//25, 25) for _ in range(4))
     out.g = randn(n//25, 25)
-    return dict(q=q, k=k, v=v, out=out, lse=torch.full((n//25, 1), 16.), size=8)
+    return dict(q=q, k=k, v=v, out=out, lse=torch.full((n//25, 1), 16.), size=20)
 
 TASKS += [Exercise('sliced_grad', 'sliced_grad(q, k, v, out, lse, size)', sliced_cases, right=in_slices(), limit=8e6, big=large,
     waste=(300, 'That is a matrix of all weights, (T,S): take the keys slice by slice, and let go of each slice\'s weights before the next.'),
-    meaning='No matrix of all weights was held (n counts the numbers in q: 2,000 rows of 25, in slices of 8 keys). So long texts fit into a graphics card.',
+    meaning='No matrix of all weights was held (n counts the numbers in q: 2,000 rows of 25, in slices of 20 keys). So long texts fit into a graphics card.',
     hints=('Which of p, p.g, D and s.g can be computed for a slice of keys alone? For which of them does `lse` or `out` stand in for all the other keys?',
            'For the keys in `at`: p = e^(s − lse), p.g = out.g v[at]ᵀ, D is the row sum of out.g ⊙ out. k.g[at] and v.g[at] are ready with this slice; q.g is a sum over all slices.',
            'In a loop over `at`: `p = (q @ k[at].t()/d**.5 - lse).exp()`, `s_g = p*(out.g @ v[at].t() - D)/d**.5`, `q_g += s_g @ k[at]`, `k_g[at] = s_g.t() @ q`, `v_g[at] = p.t() @ out.g`'),

@@ -7,9 +7,9 @@ __all__ = ['GRADIENTS', 'NEW', 'AGAIN', 'NONE', 'LEAN', 'WHOLE', 'SLICED', 'AUTO
            'gradients', 'clear', 'extra_memory', 'clock', 'seconds', 'medians', 'shares', 'Way', 'tracked', 'by_hand',
            'lean', 'loss_of', 'autograd', 'autograd_sliced', 'compiled', 'jax_grad', 'matmuls', 'peers', 'timed',
            'Figure', 'Figures', 'share', 'Alike', 'alike', 'compare_times', 'on_disk', 'compare_sizes', 'bench',
-           'engine', 'bench_engine', 'norm_ways', 'bench_norm', 'conv_ways', 'bench_conv', 'loss_ways', 'bench_loss',
-           'machine', 'describe', 'draw_bars', 'draw_alike', 'draw_figures', 'write_json', 'above_0', 'new_file',
-           'picture_file', 'backprop_bench']
+           'engine', 'bench_engine', 'norm_ways', 'bench_norm', 'conv_ways', 'bench_conv', 'attention_ways',
+           'bench_attention', 'loss_ways', 'bench_loss', 'machine', 'describe', 'draw_bars', 'draw_alike',
+           'draw_figures', 'write_json', 'above_0', 'new_file', 'picture_file', 'backprop_bench']
 
 # %% ../../nbs/tools/bench.ipynb #5c8993fc
 import argparse, json, os, platform, tempfile, weakref
@@ -413,6 +413,38 @@ def bench_conv(rounds=15, sides=((28, 0), (14, 2))): # how often each way runs, 
             figures.append(share(f'{name} vs autograd of PyTorch\'s, {shape}', taken, 'ours', 'PyTorch', 2. if name == 'conv2d' else float('inf')))
     return figures
 
+# %% ../../nbs/tools/bench.ipynb #a15b0002
+def attention_ways(T, n=8, heads=4, d=32): # queries, and as many keys; samples, heads, numbers of each; to a dict of `Way`s
+    "Attention and its three gradients: whole, in slices of 12 keys, and by autograd of the same formula; a random one arrives"
+    from course_backprop.attention import attention_grad, attention_weights, sliced_attention, sliced_attention_grad
+    q, k, v, g = (torch.randn(n, heads, T, d, generator=torch.Generator().manual_seed(seed)) for seed in range(4))
+    def whole():
+        p = attention_weights(q, k)
+        out = p @ v
+        out.g = g
+        attention_grad(q, k, v, out, p=p)
+    def sliced():
+        out, lse = sliced_attention(q, k, v, 12)
+        out.g = g
+        sliced_attention_grad(q, k, v, out, lse, 12)
+    leaves = [t.detach().requires_grad_() for t in (q, k, v)]
+    return {'whole': Way(whole, (q, k, v)), 'in slices': Way(sliced, (q, k, v)),
+            'autograd': tracked(lambda q, k, v: (q @ k.transpose(-1, -2)/d**.5).softmax(-1) @ v, leaves, g)}
+
+def bench_attention(rounds=15, lengths=(256, 1024)): # how often each way runs; T = S
+    "`Figures` of attention, forward and back, against autograd of the same formula, in time and memory; AssertionError if the gradients differ"
+    figures = Figures()
+    for T in lengths:
+        ways, found = attention_ways(T, n=max(1, 2048//T)), {}
+        for name, way in ways.items():
+            way.run()
+            found[name] = dict(zip('qkv', gradients(way.tensors)))
+        for name in ('whole', 'in slices'): assert_close(found[name], found['autograd'], tol=1e-4)
+        taken, memory = seconds({name: way.run for name, way in ways.items()}, rounds), {name: extra_memory(*way) for name, way in ways.items()}
+        for name, bound in (('whole', 1.3), ('in slices', 2.5)): figures.append(share(f'attention {name} vs autograd of the formula, T = S = {T:,}', taken, name, 'autograd', bound))
+        figures.append(Figure(f'memory in slices vs autograd\'s {memory["autograd"]:.0f} MB, T = S = {T:,}', memory['in slices']/memory['autograd'], 'of its memory', .1))
+    return figures
+
 # %% ../../nbs/tools/bench.ipynb #b1200002
 def loss_ways(u, y): # logits (n,c), classes (n,); to a dict of `Way`s
     "Cross-entropy and the gradient of the logits: by hand, by autograd of the same formula, and by autograd of PyTorch's own"
@@ -524,7 +556,7 @@ Half of the rounds lie in the range. "bound": the most that is good enough; "wit
 
 @guarded
 def backprop_bench(argv=None): # words of the command line; none: those of this process
-    "Measure lean, the engine, the loss, the norms or convolution against autograd and others on MNIST and print a table; returns the exit status or a line on what is wrong"
+    "Measure lean, the engine, the loss, the norms, convolution or attention against autograd and others on MNIST and print a table; returns the exit status or a line on what is wrong"
     parser = parser_of('backprop_bench', 'Time and memory of lesson 16\'s gradients against those of autograd and others. '
                        'Takes a few minutes, and 3 GB on the disk of temporary files.')
     instead = parser.add_mutually_exclusive_group()
@@ -532,6 +564,7 @@ def backprop_bench(argv=None): # words of the command line; none: those of this 
     instead.add_argument('--loss', action='store_true', help='measure lesson 12\'s cross-entropy against autograd instead, in half a minute')
     instead.add_argument('--norm', action='store_true', help='measure lesson 13\'s layers against autograd instead, in half a minute')
     instead.add_argument('--conv', action='store_true', help='measure lesson 14\'s layers against autograd instead, in a few seconds')
+    instead.add_argument('--attention', action='store_true', help='measure lesson 15\'s attention against autograd instead, in a few seconds')
     parser.add_argument('--json', type=new_file, metavar='FILE', help='write the figures there too')
     parser.add_argument('--picture', type=picture_file, metavar='FILE', help='draw the ratios there, as .png, .svg or .pdf')
     parser.add_argument('--rounds', type=above_0, default=15, metavar='R', help='how often each way runs (default: 15)')
@@ -539,7 +572,7 @@ def backprop_bench(argv=None): # words of the command line; none: those of this 
     opts = parser.parse_args(argv)
     torch.set_num_threads(opts.threads)
     try:
-        figures, found = (bench_engine if opts.engine else bench_loss if opts.loss else bench_norm if opts.norm else bench_conv if opts.conv else bench)(opts.rounds), machine()
+        figures, found = (bench_engine if opts.engine else bench_loss if opts.loss else bench_norm if opts.norm else bench_conv if opts.conv else bench_attention if opts.attention else bench)(opts.rounds), machine()
         alike = [figures.alike] if hasattr(figures, 'alike') else []
         say('\n\n'.join(map(str, [describe(found), *alike, figures, EXPLAINED])))
         if opts.json: write_json(figures, found, opts.json)
