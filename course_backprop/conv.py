@@ -75,10 +75,10 @@ def conv2d(x,         # images (n,c,H,W), floats
     return out
 
 def input_grad(g, shape, w, stride, padding): # what arrives (n,o,P,Q); shape of the images; as in `conv2d`. To that shape
-    "The gradient of the images: at a stride of 1 by turned filters, which is faster, else by `fold`"
+    "The gradient of the images: by turned filters at a stride of 1 and with few filters, where that is faster, else by `fold`"
     size, stride, padding, _ = places(shape, w.shape[2:], stride, padding)
     rim = tuple(k - 1 - p for k, p in zip(size, padding))
-    if stride == (1, 1) and min(rim) >= 0: return conv2d(g, w.flip(2, 3).transpose(0, 1), w.new_zeros(shape[1]), 1, rim)
+    if stride == (1, 1) and min(rim) >= 0 and len(w) <= shape[1]: return conv2d(g, w.flip(2, 3).transpose(0, 1), w.new_zeros(shape[1]), 1, rim)
     return fold(w.flatten(1).t() @ g.flatten(2), shape, size, stride, padding)
 
 # %% ../nbs/14_conv.ipynb #c14e0070
