@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'WHOLE', 'sizes', 'in_order', 'p_of', 'attention', 'rows', 'lookup_cases', 'flat', 'added',
-           'counts', 'put', 'first_only', 'score_cases', 'sets_scores', 'weight_cases', 'sets_weights',
+           'counts', 'put', 'first_only', 'without_last', 'score_cases', 'sets_scores', 'weight_cases', 'sets_weights',
            'softmax_suspects', 'attention_cases', 'whole', 'causal', 'causal_cases', 'renormalised', 'phi', 'Phi',
            'gelu', 'gelu_cases', 'by_slope', 'sliced_cases', 'in_slices', 'large']
 
@@ -97,6 +97,10 @@ def first_only(idx, out, w):
     g[i.flip(0)] = o.flip(0)
     return g
 
+def without_last(idx, out, w):
+    i, o = flat(idx, out)
+    return torch.zeros_like(w).index_add_(0, i[:-1], o[:-1])
+
 TASKS += [Exercise('embedding_grad', 'embedding_grad(idx, out, w)', lookup_cases, right=sets(2, added),
     meaning='A row that was looked up several times gets the sum; a row that wasn\'t gets 0. It is H⊤·out.g, and H was never built.',
     hints=('A row of the table may be used at several places. What does the chain rule do with several paths? And what does a row get that wasn\'t used at all?',
@@ -107,6 +111,7 @@ TASKS += [Exercise('embedding_grad', 'embedding_grad(idx, out, w)', lookup_cases
     ('missing', 'a row that was looked up more than once keeps only the first of its gradients; it gets the sum of all', sets(2, first_only)),
     ('mean-for-sum', 'a row that was looked up more than once gets the sum of what arrives, not the mean', sets(2, lambda idx, out, w: added(idx, out, w)/counts(idx, w))),
     ('swapped', 'each row of the table got what arrives at all places; it is meant only for the row that was looked up there', sets(2, lambda idx, out, w: flat(idx, out)[1].sum(0).expand_as(w).clone())),
+    ('missing', 'the last place is left out. Does a loop end too early?', sets(2, without_last)),
     ('swapped', 'the rows themselves were added up, where what arrives belongs', sets(2, lambda idx, out, w: torch.zeros_like(w).index_add_(0, idx.reshape(-1), w[idx].reshape(-1, w.shape[1])))),
     ])]
 
@@ -305,6 +310,7 @@ TASKS += [Exercise('sliced_grad', 'sliced_grad(q, k, v, out, lse, size)', sliced
     ('swapped', 'D is the sum over *all* keys; here it is that of one slice. The row sum of `out.g*out` has them all', in_slices(D=lambda g, out, p, p_g: rows(p*p_g))),
     ('missing', 'D is missing, which softmax takes off', in_slices(D=lambda g, out, p, p_g: 0)),
     ('swapped', 'the weights of a slice were divided by the sum of this slice alone; `lse` has the sum over all keys', in_slices(weights=lambda s, lse: s.softmax(1))),
+    ('swapped', '`lse` is a logarithm: the weights are e^s divided by e^lse, that is e^(s − lse)', in_slices(weights=lambda s, lse: s.exp()/lse)),
     ('missing', '`lse` is missing: e^s alone is no weight', in_slices(weights=lambda s, lse: s.exp())),
     ('missing', 'the last slice, which may be a short one, is left out', in_slices(last=False)),
     ('missing', 'q.g keeps only the last slice; every slice has a share in it', in_slices(adds=False)),

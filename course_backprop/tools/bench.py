@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['GRADIENTS', 'NEW', 'AGAIN', 'NONE', 'LEAN', 'WHOLE', 'SLICED', 'AUTO', 'NOISE', 'OF', 'EXPLAINED', 'Counted',
            'gradients', 'clear', 'extra_memory', 'clock', 'seconds', 'medians', 'shares', 'Way', 'tracked', 'by_hand',
-           'lean', 'loss_of', 'autograd', 'autograd_sliced', 'compiled', 'jax_grad', 'matmuls', 'peers', 'timed',
-           'Figure', 'Figures', 'share', 'Alike', 'alike', 'compare_times', 'on_disk', 'compare_sizes', 'bench',
-           'engine', 'bench_engine', 'norm_ways', 'bench_norm', 'conv_ways', 'bench_conv', 'attention_ways',
+           'lean', 'loss_of', 'autograd', 'autograd_sliced', 'compiled', 'jax_grad', 'matmuls', 'peers', 'Times',
+           'timed', 'Figure', 'Figures', 'share', 'Alike', 'alike', 'compare_times', 'on_disk', 'compare_sizes',
+           'bench', 'engine', 'bench_engine', 'norm_ways', 'bench_norm', 'conv_ways', 'bench_conv', 'attention_ways',
            'bench_attention', 'loss_ways', 'bench_loss', 'machine', 'describe', 'draw_bars', 'draw_alike',
            'draw_figures', 'write_json', 'above_0', 'new_file', 'picture_file', 'backprop_bench']
 
@@ -207,12 +207,19 @@ def peers(x, y, params, kept,  # `kept`: a tensor like `x`, for x.g in memory us
             ways[name, x_g] = way
     return ways, missing
 
-def timed(ways, rounds): # of `peers`; to a dict of lists of seconds
+class Times(dict):
+    "Lists of seconds by way; `had`: the share of the time in which this process had the processor, 1 where nothing else ran"
+    had = 1.
+
+def timed(ways, rounds): # of `peers`; to `Times`
     "The times of all, in turns. What is to be in new memory is given back at the end of each run, and that counts too"
     def run(x_g, way):
         way.run()
         if x_g == NEW: clear(way.tensors[:1])
-    return seconds({key: lambda key=key, way=way: run(key[1], way) for key, way in ways.items()}, rounds)
+    worked, passed = process_time(), perf_counter()
+    taken = Times(seconds({key: lambda key=key, way=way: run(key[1], way) for key, way in ways.items()}, rounds))
+    taken.had = (process_time() - worked)/(perf_counter() - passed)
+    return taken
 
 # %% ../../nbs/tools/bench.ipynb #07c633cf
 class Figure(NamedTuple):
@@ -224,11 +231,12 @@ class Figure(NamedTuple):
     why_not: str = ''  # why it wasn't measured
     low: float = None  # half of the rounds lie from here
     high: float = None # to here; None: one value
+    busy: bool = False # was the machine?
 
     @property
     def verdict(self):
         if self.value != self.value: return f'not measured: {self.why_not}'
-        if self.high and self.high - self.low > NOISE*self.value: return 'too noisy to say'
+        if self.busy or self.high and self.high - self.low > NOISE*self.value: return 'too noisy to say'
         return '' if self.bound == float('inf') else 'within' if self.value <= self.bound else 'over'
 
 NOISE = .15          # a range wider than this share of the median says nothing
@@ -247,7 +255,7 @@ def share(what, taken, ours, theirs, bound=float('inf'), missing={}): # `missing
     "The `Figure` of one way's time as a share of another's"
     if ours not in taken or theirs not in taken: return Figure(what, float('nan'), OF, bound, missing.get(theirs[0], 'it can\'t run here'))
     value, low, high = shares(taken[ours], taken[theirs])
-    return Figure(what, value, OF, bound, '', low, high)
+    return Figure(what, value, OF, bound, '', low, high, getattr(taken, 'had', 1.) < .9)
 
 # %% ../../nbs/tools/bench.ipynb #c671f71a
 class Alike(Table):
@@ -552,7 +560,8 @@ def picture_file(word): # as in `new_file`
 
 EXPLAINED = """\
 Half of the rounds lie in the range. "bound": the most that is good enough; "within" it, or "over".
-"too noisy to say": the range is wider than 15 % of what was measured; try again when less else runs."""
+"too noisy to say": the range is wider than 15 % of what was measured, or other programs
+had the processor for more than a tenth of the time. Try again when less else runs."""
 
 @guarded
 def backprop_bench(argv=None): # words of the command line; none: those of this process
