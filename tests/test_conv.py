@@ -78,7 +78,9 @@ def test_convolution_on_random_shapes(noc, image, window, stride, padding, seed)
     generator, (n, o, c) = torch.Generator().manual_seed(seed), noc
     def randn(*shape): return torch.randn(shape, generator=generator, dtype=F64)
     args = randn(n, c, *image), randn(o, c, *window), randn(o)
-    agree(conv2d, conv2d_grad, args, randn(n, o, *places(args[0].shape, window, stride, padding)[3]), (stride, padding), lambda *args: F.conv2d(*args, stride, padding))
+    g = randn(n, o, *places(args[0].shape, window, stride, padding)[3])
+    for conv.BUFFER in (1, 2**19):              # one image at a time, and all at once
+        agree(conv2d, conv2d_grad, args, g, (stride, padding), lambda *args: F.conv2d(*args, stride, padding))
     x = args[0]
     cols = unfold(x, window, stride, padding)
     y = randn(*cols.shape)
