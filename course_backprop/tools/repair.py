@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['STEADY', 'WORKS', 'TABLE', 'PRODUCTS', 'NO_VALUES', 'COUNT', 'GONE', 'KEEP', 'MODULES', 'OPS', 'ALIKE', 'DIMS',
-           'SUFFIX', 'TRIALS', 'VERBS', 'Part', 'parsed', 'inner', 'code_of', 'does_the_same', 'tree_of', 'functions',
-           'source_of', 'Patience', 'rebuilt', 'Place', 'put', 'places', 'text', 'dotted', 'owner', 'seen_values',
-           'value_places', 'seen_at', 'Scope', 'Row', 'pattern', 'rewrites', 'fits', 'within_comparison', 'is_value',
-           'is_operand', 'loaded', 'match', 'fill', 'made', 'changed_node', 'sensible', 'in_shape', 'is_count',
-           'written', 'name_of', 'is_method', 'less', 'missing_part', 'other_operator', 'other_brackets', 'products',
-           'bare', 'other_reduction', 'other_function', 'other_arguments', 'other_number', 'with_dtype', 'renamed',
-           'aimed', 'other_parameters', 'simple', 'other_block', 'in_turns', 'moved', 'one_more', 'registered', 'Edit',
-           'edits', 'is_one', 'idle', 'applied', 'edited', 'nearness', 'grouped', 'together', 'Search', 'cause_of',
-           'Repair', 'all_of_them', 'capital', 'told', 'before_after', 'silent', 'repair', 'Results', 'astray', 'Heard',
-           'each', 'codes', 'Call', 'calls_of', 'call_order', 'in_letters', 'misfit_shapes']
+           'SUFFIX', 'TRIALS', 'FEW', 'VERBS', 'Part', 'parsed', 'inner', 'code_of', 'does_the_same', 'tree_of',
+           'functions', 'source_of', 'Patience', 'rebuilt', 'Place', 'put', 'places', 'text', 'dotted', 'owner',
+           'seen_values', 'value_places', 'seen_at', 'Scope', 'Row', 'pattern', 'rewrites', 'fits', 'within_comparison',
+           'is_value', 'is_operand', 'loaded', 'match', 'fill', 'made', 'changed_node', 'sensible', 'in_shape',
+           'is_count', 'written', 'name_of', 'is_method', 'less', 'missing_part', 'other_operator', 'other_brackets',
+           'products', 'bare', 'other_reduction', 'other_function', 'other_arguments', 'other_number', 'with_dtype',
+           'renamed', 'aimed', 'other_parameters', 'simple', 'other_block', 'in_turns', 'moved', 'one_more',
+           'registered', 'Edit', 'edits', 'is_one', 'idle', 'applied', 'edited', 'nearness', 'grouped', 'together',
+           'Search', 'cause_of', 'Repair', 'all_of_them', 'capital', 'told', 'before_after', 'silent', 'repair',
+           'Results', 'astray', 'Heard', 'each', 'codes', 'Call', 'calls_of', 'call_order', 'in_letters',
+           'misfit_shapes']
 
 # %% ../../nbs/tools/repair.ipynb #d88fe821
 import ast, copy, dis, inspect, itertools, linecache, math, re, sys, time, types, warnings
@@ -754,12 +755,12 @@ def together(edits):
             yield list({min(o): e for e, o in ends[::-1] if len(o) == 1}.values())[::-1]
 
 # %% ../../nbs/tools/repair.ipynb #b8cd6165
-TRIALS = 800    # so many, and not so many seconds, so that a slow machine says the same
+TRIALS, FEW = 800, 250    # so many, and not so many seconds, so that a slow machine says the same; where only the line is still to be found
 
 class Search:
     "What is known of a wrong attempt, and of the edits that were tried"
-    def __init__(self, exercise, attempt, cases=None):
-        self.exercise, self.attempt, self.cases, self.parts = exercise, attempt, cases or exercise.all_cases(), source_of(attempt)
+    def __init__(self, exercise, attempt, trials=TRIALS):
+        self.exercise, self.attempt, self.trials, self.cases, self.parts = exercise, attempt, trials, exercise.all_cases(), source_of(attempt)
         self.tried, self.found, self.near, self.known = 0, [], [], {}
         self.raises = self.changes = False
         if self.parts: self.look()
@@ -824,7 +825,7 @@ class Search:
         if wrong is None: self.near.append((sum(near), changes))
         elif not wrong or not ('acts' in self.cases[0].args or any(e.row.how == 'E → Q' for e in changes)): self.found.append((bool(wrong), changes))
 
-    def done(self): return self.tried >= TRIALS or any(not wrong for wrong, _ in self.found)
+    def done(self): return self.tried >= self.trials or any(not wrong for wrong, _ in self.found)
 
     def run(self, todo, end):
         "Try lists of edits until one makes all right, or the time is over"
@@ -908,7 +909,6 @@ class Repair(NamedTuple):
     before: str  # the statement as it is
     after: str   # and as it should be
     all: bool    # is everything right then? Else the first wrong tensor is, and nothing else is worse
-    reason: bool # is it said what is wrong, and not only what would be right?
 
 def all_of_them(changes):
     "Are all places of these statements changed that look as these do?"
@@ -946,19 +946,20 @@ def silent():
 @silent()
 def repair(exercise,   # `Exercise`
            attempt,    # a wrong one: a function or a class
-           cases=None, # those in which it has to be right then; None: all
-           seconds=1.5, # of computing, at most
-          ):           # `Repair`, or None
+           trials=TRIALS, # at most
+          ):           # `Repair`, or None; so too if a call takes too long
     "The smallest change of an attempt's own code, one edit or two, that makes it right"
-    s = within(10, lambda: Search(exercise, attempt, cases))
-    if not s.parts or not s.probes: return None
-    todo, start = s.singles(), sum(within(5, lambda: s.near_to(attempt)))
-    end = time.process_time() + seconds
-    s.run(todo, end)
-    if not s.found: s.run(s.pairs(start), end)
+    try:
+        s = within(10, lambda: Search(exercise, attempt, trials))
+        if not s.parts or not s.probes: return None
+        todo, start = s.singles(), sum(within(5, lambda: s.near_to(attempt)))
+        end = time.process_time() + exercise.patience
+        s.run(todo, end)
+        if not s.found: s.run(s.pairs(start), end)
+    except TimeoutError: return None
     if not s.found: return None
     wrong, changes = min(s.found, key=lambda o: o[0])
-    return Repair(cause_of(changes[0], s), told(changes), changes[0].line(), *before_after(changes), not wrong, all(e.row.says != WORKS for e in changes))
+    return Repair(cause_of(changes[0], s), told(changes), changes[0].line(), *before_after(changes), not wrong)
 
 # %% ../../nbs/tools/repair.ipynb #d212c78d
 class Results(TorchDispatchMode):
