@@ -46,9 +46,16 @@ def shapes(args): # as in `tensors`
 def advice(exercise, attempt, error, line): # the exception; the learner's line
     "What to do about an error that learners meet on the way; '' where nothing is sure"
     said, cls = message(error), attempt if isinstance(attempt, type) else object
-    if 'does not require grad' in said: return 'Nothing here is watched by autograd. In this course the gradient is written down, not asked for.'
+    if 'does not require grad' in said: return '' if issubclass(cls, torch.autograd.Function) else 'Nothing here is watched by autograd. In this course the gradient is written down, not asked for.'
+    if 'bitwise_' in said: return '`&`, `|` and `~` bind tighter than `<` and `>=`: put brackets around each comparison.'
+    if 'is not a Module subclass' in said: return '`nn.Sequential` takes the layers one by one: unpack the list with `*`.'
+    if '[ModuleList]' in said: return 'A `ModuleList` only keeps its layers: call them one after the other, or use `nn.Sequential`.'
+    unknown = re.search(r"name '(\w+)' is not defined", said)
+    if cls is not object and unknown and any(unknown[1] in code.co_varnames for code in codes(attempt)): return f'Another method knows `{unknown[1]}`, this one does not: keep it in `self` there, and read `self.{unknown[1]}` here.'
+    if 'backward' in exercise.stub and 'backward()' in said and 'positional argument' in said: return '`backward` is called without arguments: what arrives is the `.g` of what the last call has returned.'
     if 'is ambiguous' in said: return '`if`, `and`, `or`, `not` and a chain such as `a < b < c` ask for one truth; a tensor has one for each entry. `torch.where`, `&`, `|` and `~` go entry by entry.'
     unset = re.search(r"has no attribute '(\w+)'", said)
+    if cls is not object and unset and unset[1] in ('out', 'args') and any('forward' in code.co_names for code in codes(attempt)): return '`forward` is the formula alone, and keeps nothing: call the layer itself.'
     if unset and re.match(r"AttributeError: '(int|float)'", said): return f'A plain number has no `.{unset[1]}`: which of the names in that line can be one?'
     if cls is not object and unset and f"'{cls.__name__}' object" in said and f'self.{unset[1]}' in line: return f'`self.{unset[1]}` is read there, and nothing has set it before: keep it in `self` when the layer is made or called.'
     if 'bwd' in exercise.stub and 'bwd()' in said and 'positional argument' in said: return 'A `Module` calls `bwd(self, out, inp)`.'
