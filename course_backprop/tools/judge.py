@@ -77,14 +77,13 @@ def judged(exercise, attempt, explain=True): # the same, where nothing is left b
     return memory if isinstance(memory, Verdict) else right(exercise, found, memory)
 
 def sooner(exercise, attempt, error, explain): # the exception it ended in
-    "The `Verdict` on the cases before the one that ended in an error, if it is wrong there already, or if these are the lesson's own kind; None"
+    "The `Verdict` on an attempt that comes through all cases of the lesson's own kind, and fails in another one; None"
     cases, k = exercise.all_cases(), getattr(error, 'case', 0)
-    if not k: return None
+    families = list(dict.fromkeys(case.family for case in cases[:k]))
+    if cases[k].family in families or not families: return None
     before = exercise.once(('before', k), lambda: replace(exercise, cases=lambda: cases[:k], limit=None))
     verdict = judged(before, attempt, explain)
-    if not verdict.ok: return verdict
-    families = list(dict.fromkeys(case.family for case in cases[:k]))
-    if cases[k].family in families or not explain: return None
+    if not verdict.ok or not explain: return None if verdict.ok else verdict
     note = f'Right for {" and ".join(families)}, as in this lesson; not yet for {cases[k].family}.'
     return raised(exercise, error, attempt, cases[k], repair(exercise, attempt))._replace(cause='special-case', note=note)
 
