@@ -101,7 +101,7 @@ def chromium():
 class Reader:
     "A browser that reaches nothing but the site; `refused` are the requests it was refused, `said` the errors of its pages"
     def __init__(self, chromium, address, **kw):
-        self.context, self.address, self.refused, self.said = chromium.new_context(viewport=dict(width=1280, height=900), **kw), address, [], []
+        self.context, self.address, self.refused, self.said = chromium.new_context(viewport=dict(width=1280, height=900), reduced_motion='reduce', **kw), address, [], []
         self.context.route('**/*', self.let)
         self.page = self.context.new_page()
         self.page.on('console', lambda o: self.said.append(o.text) if o.type == 'error' else None)
@@ -157,8 +157,7 @@ def test_every_page(site, reader):
 
 def test_search_finds_transpose(reader):
     page = reader.open('search.html?q=transpose')
-    page.wait_for_selector('#search-results li')
-    assert page.locator('#search-results li a[href^="03_linear_grad.html"]').count()
+    page.locator('#search-results li a[href^="03_linear_grad.html"]').first.wait_for()
 
 def test_films_roll(reader, address):
     "By mouse and by key; and every lesson that plays something has one"
