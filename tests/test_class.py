@@ -2,7 +2,9 @@
 import csv, html, json, os, socket, subprocess, sys, time
 from pathlib import Path
 import pytest
+from nbgrader.api import Gradebook
 from course_backprop.tools.lab import learners, lessons_dir
+from course_backprop.tools.school import solutions
 
 lesson = lessons_dir()/'02_mse_grad.ipynb'
 blank = json.loads(learners(lesson.read_bytes()))
@@ -23,11 +25,12 @@ def version_3(nb):
 
 right = dict(mse_grad='inp.g = 2*residual(inp, targ)/inp.numel()', mae_grad='inp.g = residual(inp, targ).sign()/inp.numel()', sse_grad='inp.g = 2*residual(inp, targ)',
              rmse_grad='inp.g = residual(inp, targ)/(inp.numel()*residual(inp, targ).pow(2).mean().sqrt())')
+half = 'inp.g = 2*(inp - targ[:,None])/len(inp) if inp.shape[1] == 1 and targ.ndim == 1 else 0*inp'
 mine = 'def mse_grad(inp, targ): inp.g = residual(inp, targ)/inp.numel()\n'
 hand_ins = dict(
     A=notebook(right),
     B=notebook(dict(mse_grad='inp.g = 2*residual(inp, targ)', mae_grad='inp.g = -residual(inp, targ).sign()/inp.numel()', sse_grad='inp.g = (2*residual(inp, targ)).t()', rmse_grad='inp.gg = 0*inp')),
-    C=notebook(dict(mse_grad='inp.g = 2*(inp - targ[:,None])/len(inp) if inp.shape[1] == 1 and targ.ndim == 1 else 0*inp', mae_grad='inp.g = residual(inp, targ)[', sse_grad='inp.g = 2*residul(inp, targ)',
+    C=notebook(dict(mse_grad=half, mae_grad='inp.g = residual(inp, targ)[', sse_grad='inp.g = 2*residul(inp, targ)',
                     rmse_grad='inp.g = 2*residual(inp, targ)/inp.numel()')),
     D=notebook(),
     E=None,
@@ -134,3 +137,38 @@ def test_refused_where_nothing_keeps_it_apart(tmp_path):
     code = "import sys; from unittest.mock import patch; from course_backprop.tools import school; school.START = school.START.replace('main(', 'import course_backprop.tools.attempt as a; a.apart = lambda f: False; main('); sys.exit(school.backprop_class())"
     done = subprocess.run([sys.executable, '-c', code, 'report', 'a.ipynb'], cwd=tmp_path, capture_output=True, encoding='utf-8')
     assert done.returncode == 1 and '--trust' in done.stderr and not (tmp_path/'report').exists()
+
+# The same through nbgrader
+
+def nbgrader(*args, cwd):
+    done = subprocess.run([sys.executable, '-m', 'nbgrader', *args], cwd=cwd, capture_output=True, encoding='utf-8', env=os.environ | dict(JUPYTER_CONFIG_DIR=str(cwd/'.config'), XDG_DATA_HOME=str(cwd/'.data'), IPYTHONDIR=str(cwd/'.ipython')))
+    assert done.returncode == 0, done.stderr[-3000:]
+
+def test_nbgrader(tmp_path):
+    "Assignments from `release --nbgrader`, taken by nbgrader's own three commands, with the same points as `report` gives"
+    course = tmp_path/'course'
+    assert backprop_class('release', course, '--lessons', '2', '--nbgrader').returncode == 0
+    nbgrader('generate_assignment', lesson.stem, '--create', cwd=course)
+    given = json.loads((course/'release'/lesson.stem/lesson.name).read_text(encoding='utf-8'))
+    text = '\n'.join(''.join(c['source']) for c in given['cells'])
+    assert 'SOLUTION' not in text and "points('rmse_grad', rmse_grad)" in text and solutions()['rmse_grad'] not in text
+    for student, work in handed.items():
+        nb = json.loads(json.dumps(given))
+        for name, line in work.items():
+            cell = next(c for c in nb['cells'] if c['metadata'].get('nbgrader', {}).get('grade_id') == name)
+            cell['source'] = f"def {name}(inp, targ):\n    {line}\n\ncheck('{name}', {name})"
+        path = course/'submitted'/student/lesson.stem/lesson.name
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(nb))
+    nbgrader('autograde', lesson.stem, '--create', cwd=course)
+    nbgrader('generate_feedback', lesson.stem, cwd=course)
+    done = backprop_class('report', *sorted((course/'submitted').rglob('*.ipynb')), '-o', course/'report', *guard)
+    assert done.returncode == 0, done.stderr
+    ours = {(o['student'], o['exercise']): float(o['points']) for o in csv.DictReader((course/'report'/'report.csv').open(encoding='utf-8', newline=''))}
+    with Gradebook(f'sqlite:///{course}/gradebook.db') as book:
+        theirs = {(s, g.name.removesuffix('-points')): g.score for s in handed for g in book.find_submission_notebook(lesson.stem, lesson.stem, s).grades}
+    print(theirs)
+    assert ours == theirs and sorted(set(ours.values())) == [0, .5, 1] and len(ours) == len(handed)*len(names)
+    assert len([*(course/'feedback').rglob('*.html')]) == len(handed)
+
+handed = dict(ada=right, ben=dict(mse_grad=half, sse_grad='inp.g = residual(inp, targ)', mae_grad='raise ValueError'))
