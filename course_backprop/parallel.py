@@ -48,7 +48,7 @@ def save(what, path): # tensors, numbers, words, lists and dicts of them; a `Pat
         os.fsync(f.fileno())
     os.replace(part, path)
 
-# %% ../nbs/17_parallel.ipynb #cc503b7a
+# %% ../nbs/17_parallel.ipynb #10c2f9d7
 def work(folder, rank, size, timeout): # of a process that `spawn` has started
     "Run the function that waits in the folder, and leave there what it gives, or why it failed"
     signal.signal(signal.SIGINT, signal.SIG_IGN)                           # an interrupt is for the process that waits for this one
@@ -65,6 +65,7 @@ def work(folder, rank, size, timeout): # of a process that `spawn` has started
         os._exit(1)
     dist.destroy_process_group()
 
+# %% ../nbs/17_parallel.ipynb #b4e0e639
 def failure(ranks, folder, timeout): # processes, one of which has failed; as in `spawn`. To a line
     "Which rank failed first, and why"
     time.sleep(.5)                                                         # others fail because it has: hear them all
@@ -154,7 +155,7 @@ def read_shard(first, n): # of the 60,000 training digits: which is the first, a
         x = torch.frombuffer(bytearray(f.read(784*m)), dtype=torch.uint8).view(m, 784)
     return x.float().div_(255), read_mnist('train-labels-idx1-ubyte')[start:start + m].long()
 
-# %% ../nbs/17_parallel.ipynb #c459680c
+# %% ../nbs/17_parallel.ipynb #7a841574
 def parallel_step(model, opt, x, y): # as in `train.batch_step`; this rank's rows of the batch, perhaps none. To a float
     "One step on the rows of all ranks: the loss of this rank's, summed"
     clear_grads(model)
@@ -176,26 +177,26 @@ def begin(images, hidden, seed): # as in `train_shards`; to the model, images an
     mean, std = s/count, ((squares - s*s/count)/(count - 1))**.5
     return model, x.sub_(mean).div_(std), y, x_valid.sub_(mean).div_(std), y_valid
 
+# %% ../nbs/17_parallel.ipynb #e522b23c
 def resume(path, settings, state): # as in `train_shards`; a dict; list of tensors that receive what was saved
-    "Rank 0 reads the state that was saved, if there is one, and all get it. ValueError if it is of a training with other settings"
+    "Rank 0 reads the state that was saved, if there is one, and all get it. ValueError if it is of a training with other settings, or where the ranks' differ"
+    agree(**settings)
     if dist.get_rank() == 0 and path and Path(path).exists():
         old, saved = torch.load(path, weights_only=True)
         if old != settings: raise ValueError(f'{path} is of another training: {old}')
         for t, kept in zip(state, saved): t.copy_(kept)
     broadcast_params(state)
 
-# %% ../nbs/17_parallel.ipynb #03832f32
+# %% ../nbs/17_parallel.ipynb #b2cb3752
 def train_shards(epochs=5, batch=64, lr=.05, images=50000, hidden=50, seed=0, # the rate is halved after each epoch; start and shuffle by the seed
                  path=None, told=False): # file for the state after each epoch, from which training goes on; rank 0 prints a line an epoch. To a dict
     "Lesson 12's training, on all ranks together, each with its own images. ValueError where settings differ, or are those of another saved state"
     settings, rank = dict(epochs=epochs, batch=batch, lr=lr, images=images, hidden=hidden, seed=seed), dist.get_rank()
-    agree(**settings)
     model, x, y, x_valid, y_valid = begin(images, hidden, seed)
     opt, rows = SGD(parameters(model), lr, momentum=.9), shard(images, dist.get_world_size(), rank)
     opt.velocity, history = [torch.zeros_like(w) for w in opt.params], torch.full((epochs, -(-images//batch) + 1), float('nan'))
     resume(path, settings, [history, *opt.params, *opt.velocity])
-    for epoch in range(epochs):
-        if not history[epoch, -1].isnan(): continue
+    for epoch in range(history[:, -1].isfinite().sum().item(), epochs):    # from the first that isn't done
         opt.lr, order = lr/2**epoch, torch.randperm(images, generator=torch.Generator().manual_seed(seed + epoch))
         for k, at in enumerate(order.split(batch)):
             mine = at[(at >= rows.start) & (at < rows.stop)] - rows.start            # those of the batch that this rank has
