@@ -8,7 +8,7 @@ __all__ = ['SECONDS', 'MEMORY', 'ANSWER', 'START', 'STOPPED', 'HandIn', 'LARGEST
            'read', 'Unguarded', 'row_of', 'exercises', 'judged', 'both', 'page', 'Bar', 'cell', 'table', 'words',
            'bars', 'class_page', 'card_text', 'student_page', 'plain_cell', 'file_names', 'write', 'one_each',
            'sources', 'proved', 'solutions', 'common', 'note', 'markdown', 'instructors', 'numbered', 'points',
-           'graded', 'for_nbgrader', 'chosen', 'release', 'report', 'backprop_class']
+           'graded', 'for_nbgrader', 'chosen', 'release', 'slides', 'paper', 'report', 'class_parser', 'backprop_class']
 
 # %% ../../nbs/tools/school.ipynb #7d209094
 import csv, html, json, os, re, subprocess, sys, time
@@ -327,12 +327,12 @@ c.ClearSolutions.code_stub = {'python': ''}     # the lesson's own stub stands t
 c.ExecutePreprocessor.timeout = 120
 """
 
-# %% ../../nbs/tools/school.ipynb #ce52f0b9
+# %% ../../nbs/tools/school.ipynb #bc553b7e
 def chosen(numbers): # of lessons, as text; none: all. To a list of files; ValueError names what isn't there
     "The lessons asked for"
     found = {n: [o for o in lessons() if o.name.startswith(f'{int(n):02}_') or o.stem == n] if n.isdecimal() else [o for o in lessons() if o.stem == n or o.stem[3:] == n] for n in numbers}
     if bad := [n for n, o in found.items() if not o]: raise ValueError(f'there is no lesson {", ".join(bad)}: there are {", ".join(o.stem for o in lessons())}')
-    return [o for os in found.values() for o in os] or lessons()
+    return [*dict.fromkeys(o for os in found.values() for o in os)] or lessons()
 
 def release(opts): # options. To an exit status, or a line on what is wrong
     "Write the students' and the instructor's notebooks into a new folder, or what nbgrader starts from"
@@ -350,7 +350,30 @@ def release(opts): # options. To an exit status, or a line on what is wrong
     say(f'{len(files)} lessons in {opts.dir}: ' + ('source, for nbgrader generate_assignment' if opts.nbgrader else 'students, instructor'))
     return 0
 
-# %% ../../nbs/tools/school.ipynb #d13c0259
+# %% ../../nbs/tools/school.ipynb #52bf7228
+def slides(opts): # options. To an exit status, or a line on what is wrong
+    "Write the slides of lessons"
+    from course_backprop.tools.slides import write_slides
+    try: made = [write_slides(o, opts.out) for o in chosen(opts.lessons)]
+    except (ValueError, ImportError) as e: return f'backprop_class: {e}'
+    except OSError as e: return f'backprop_class: can\'t write into {opts.out}: {why(e)}'
+    say('\n'.join(map(str, made)) + '\nOpen one in a browser to show it; S opens the notes.')
+    return 0
+
+def paper(opts): # options. To an exit status, or a line on what is wrong
+    "Write a test paper and its key, to be printed"
+    from course_backprop.tools.paper import paper
+    tasks = paper(opts.seed)
+    def sheet(title, what): return page(title, *(f'<h2>{k}. {html.escape(o.title)} ({o.points} points)</h2><p style="white-space: pre-wrap">{html.escape(what(o))}</p>' for k, o in enumerate(tasks, 1)))
+    try:
+        opts.out.mkdir(parents=True, exist_ok=True)
+        for name, text in (('paper', sheet('Backpropagation: a test', lambda o: o.text)), ('key', sheet(f'Key of the test with seed {opts.seed}', lambda o: o.key))):
+            (opts.out/f'{name}-{opts.seed}.html').write_text(text, encoding='utf-8')
+    except OSError as e: return f'backprop_class: can\'t write into {opts.out}: {why(e)}'
+    say(f'{sum(o.points for o in tasks)} points: {opts.out/f"paper-{opts.seed}.html"}, {opts.out/f"key-{opts.seed}.html"}')
+    return 0
+
+# %% ../../nbs/tools/school.ipynb #103729b8
 NOT_APART = '''this system can't keep a stranger's code from the network and from your files. Judge on a Linux that lets a process have namespaces of its own
 (`unshare -rn true` succeeds there), or add --trust: limits on time and memory hold then, and nothing else does'''
 
@@ -368,9 +391,8 @@ def report(opts): # options. To an exit status, or a line on what is wrong
     say(f'For you: {opts.out/"class.html"} and {opts.out/"report.csv"}. For each student: {opts.out/"students"}')
     return 0
 
-@guarded
-def backprop_class(argv=None): # words of the command line; none: those of this process
-    "Teach a class with the course; returns the exit status or a line on what is wrong"
+def class_parser():
+    "The commands and their options"
     parser = parser_of('backprop_class', 'Hand out lessons, and judge again what comes back.')
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
     sub = commands.add_parser('report', help='judge handed-in notebooks: a table, a page for you, a page for each student', allow_abbrev=False)
@@ -383,5 +405,19 @@ def backprop_class(argv=None): # words of the command line; none: those of this 
     sub.add_argument('--lessons', nargs='+', metavar='N', help='their numbers or names (default: all)')
     sub.add_argument('--nbgrader', action='store_true', help='what nbgrader 0.9 makes assignments from, instead')
     sub.set_defaults(run=release)
-    opts = parser.parse_args(argv)
+    sub = commands.add_parser('slides', help='slides from lessons, with notes for the speaker', allow_abbrev=False)
+    sub.add_argument('lessons', nargs='+', metavar='N', help='their numbers or names')
+    sub.add_argument('-o', '--out', type=Path, default=Path('slides'), metavar='DIR', help='folder for what comes out (default: slides)')
+    sub.set_defaults(run=slides)
+    sub = commands.add_parser('paper', help='a test paper on part 1, and its key', allow_abbrev=False)
+    sub.add_argument('--seed', type=int, default=0, metavar='S', help='of its numbers (default: 0)')
+    sub.add_argument('-o', '--out', type=Path, default=Path('paper'), metavar='DIR', help='folder for what comes out (default: paper)')
+    sub.set_defaults(run=paper)
+    return parser
+
+# %% ../../nbs/tools/school.ipynb #b15f8d96
+@guarded
+def backprop_class(argv=None): # words of the command line; none: those of this process
+    "Teach a class with the course; returns the exit status or a line on what is wrong"
+    opts = class_parser().parse_args(argv)
     return opts.run(opts)
