@@ -23,8 +23,7 @@ def check_rows(idx, w): # as in `embedding`
     if (bad := (idx < 0) | (idx >= len(w))).any(): raise ValueError(f'rows are 0 to {len(w) - 1}; at {tuple(bad.nonzero()[0].tolist())} stands {idx[bad][0].item()}')
 
 def embedding(idx, # whole numbers from 0 to v − 1, any shape
-              w,   # table (v,d)
-             ):    # (…,d)
+              w):  # table (v,d); to (…,d)
     "The rows with these numbers. Errors as in `check_rows`"
     check_rows(idx, w)
     return w[idx.long()]
