@@ -13,11 +13,14 @@ html_theme_options = dict(
     repository_url=pages.cfg['git_url'], use_repository_button=True, use_fullscreen_button=False, home_page_in_toc=True,
     show_toc_level=2, navbar_persistent=[], pygments_light_style='a11y-high-contrast-light', pygments_dark_style='a11y-high-contrast-dark')
 html_copy_source, html_show_sourcelink, html_last_updated_fmt = True, False, None
+templates_path, html_sidebars = ['templates'], {'**': ['home.html', 'icon-links.html', 'search-button-field.html', 'sbt-sidebar-nav.html']}
 html_favicon, html_context = 'static/icon.svg', dict(default_mode='auto')
 html_baseurl = pages.cfg['doc_host'] + pages.cfg['doc_baseurl'] + '/'
 
 nb_execution_mode = 'off'
 nb_merge_streams = True
+nb_code_prompt_show = 'The imports'
+nb_code_prompt_hide = 'The imports'
 myst_enable_extensions = ['dollarmath', 'amsmath']
 myst_heading_anchors = 3
 myst_dmath_double_inline = True

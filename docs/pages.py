@@ -2,7 +2,7 @@
 import base64, hashlib, html, importlib, inspect, json, re, shutil, struct
 from configparser import ConfigParser
 from pathlib import Path
-from posixpath import normpath
+from posixpath import normpath, relpath
 from docutils import nodes
 from fastcore.docments import docments
 from course_backprop.tools.exercises import find_exercise
@@ -16,6 +16,7 @@ config.read(root/'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
 nbs, made = root/'nbs', root/'docs'/'_pages'         # the second: written afresh by each build
 lessons = sorted(nbs.glob('[0-9][0-9]_*.ipynb'))
+more = sorted((root/'docs').glob('*.md'))            # pages that aren't notebooks
 parts = {'By hand': 0, 'Refactor and train': 7, 'Beyond one chain': 11}        # each by its first lesson
 
 # Pictures
@@ -42,7 +43,7 @@ def film(what, png, out, up):
     controls = (f'<button type="button">◀ previous</button> <input type="range" min="0" max="{len(what["values"]) - 1}" aria-label="{what["name"]}"> '
                 '<button type="button">next ▶</button> <span class="told" aria-hidden="true"></span>')
     return (f'<div class="backprop-film backprop-play" data-film="{html.escape(json.dumps(what))}" style="max-width: {width + 14}px" hidden>'
-            f'<div class="controls">{controls}</div><div class="frame">{tag(src=up + keep(png, "png", out), alt="")}</div></div>')
+            f'<div class="controls">{controls}</div><div class="frame" style="min-width: min(560px, {width}px)">{tag(src=up + keep(png, "png", out), alt=what["says"][what["start"]])}</div></div>')
 
 def picture(output, alt, out, up):
     "An output that shows a picture, as HTML: the picture with its words, and its film; None if it shows none"
@@ -89,11 +90,11 @@ def offered(name, source, lesson):
 link = re.compile(r'(\]\()(?![a-z]+:|[#/])([^)\s]+)')
 
 def to_repository(source, folder):
-    "Links to what isn't a page lead to the repository"
+    "Links to what isn't a page lead to the repository; `folder` is that of the source, seen from nbs/"
     def moved(m):
         target = normpath(f'nbs/{folder}/{m[2]}')
-        page = re.match(r'nbs/(\d\d_\w+|solutions/\w+|index)\.ipynb', target)
-        return m[0] if page else f'{m[1]}{cfg["git_url"]}/blob/{cfg["branch"]}/{target}'
+        page = re.match(r'(?:nbs/((?:\d\d_\w+|solutions/\w+|index)\.ipynb.*)|docs/(\w+\.md.*))', target)
+        return m[1] + (relpath(page[1] or page[2], folder.removeprefix('../docs') or '.') if page else f'{cfg["git_url"]}/blob/{cfg["branch"]}/{target}')
     return link.sub(moved, source)
 
 def only_imports(source): return all(re.match(r'(import|from|use_style\(\))|\s|$', o) for o in source.split('\n'))
@@ -135,7 +136,7 @@ def contents():
     for (title, start), end, k in zip(parts.items(), starts[1:], range(1, 9)):
         names = [f'{int(o.name[:2])}. {title_of(o)} <{o.stem}>' for o in lessons if start <= int(o.name[:2]) < end]
         yield '\n'.join([f'```{{toctree}}\n:hidden:\n:caption: {k}. {title}\n', *names, f'solutions/part{k}\n```\n'])
-    yield '```{toctree}\n:hidden:\n:caption: The package\n\nreference\n```\n'
+    yield '\n'.join(['```{toctree}\n:hidden:\n:caption: The package\n', *(o.stem for o in more), 'reference\n```\n'])
 
 # The reference
 
@@ -164,6 +165,7 @@ def make(out):
     for o in lessons: page(o.name, out)
     for o in sorted(nbs.glob('solutions/*.ipynb')): page(f'solutions/{o.name}', out)
     page('index.ipynb', out, '\n'.join(contents()))
+    for o in more: (made/o.name).write_text(to_repository(o.read_text(encoding='utf-8'), '../docs'), encoding='utf-8')
     (made/'reference.md').write_text('\n'.join(reference()), encoding='utf-8')
     return made
 

@@ -45,9 +45,9 @@ Question('square_by_apply', 30, 'The slope of a square is 2·3 at 3, and 5 arriv
     'How fast does x² move with x, at 3? And what arrives?',
     ('What is the slope of x² at x = 3?', '6, and it is multiplied with what arrives.', '6·5')),
 Question('half_moves', 'first', 'The optimiser moves what it was given, and it was given what the model found: the layer that is an attribute.',
-    {'second': 'That one stands in the list alone. Which parameters does `half.parameters()` find?', 'both': 'Both have a gradient. But the optimiser moves what it was given: which parameters does `half.parameters()` find?',
+    {'second': 'That one stands in the list alone. Which parameters does `partly.parameters()` find?', 'both': 'Both have a gradient. But the optimiser moves what it was given: which parameters does `partly.parameters()` find?',
      'none': 'One of the two layers is an attribute as well, `self.first`.'}, '',
-    ('What is the optimiser given?', '`half.parameters()`: what is registered. The list isn\'t looked into, and `first` is an attribute.', 'The first layer is registered, the last one isn\'t.')),
+    ('What is the optimiser given?', '`partly.parameters()`: what is registered. The list isn\'t looked into, and `first` is an attribute.', 'The first layer is registered, the last one isn\'t.')),
 ]
 
 # %% ../../nbs/exercises/nn_module.ipynb #9d0f8d76

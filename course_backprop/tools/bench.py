@@ -8,8 +8,9 @@ __all__ = ['GRADIENTS', 'NEW', 'AGAIN', 'NONE', 'LEAN', 'WHOLE', 'SLICED', 'AUTO
            'lean', 'loss_of', 'autograd', 'autograd_sliced', 'compiled', 'jax_grad', 'matmuls', 'peers', 'Times',
            'timed', 'Figure', 'Figures', 'share', 'Alike', 'alike', 'compare_times', 'on_disk', 'compare_sizes',
            'bench', 'engine', 'bench_engine', 'norm_ways', 'bench_norm', 'conv_ways', 'bench_conv', 'attention_ways',
-           'bench_attention', 'loss_ways', 'bench_loss', 'machine', 'describe', 'draw_bars', 'draw_alike',
-           'draw_figures', 'write_json', 'above_0', 'new_file', 'picture_file', 'backprop_bench']
+           'bench_attention', 'step_times', 'step_figures', 'bench_parallel', 'loss_ways', 'bench_loss', 'machine',
+           'describe', 'draw_bars', 'draw_alike', 'draw_figures', 'write_json', 'above_0', 'new_file', 'picture_file',
+           'backprop_bench']
 
 # %% ../../nbs/tools/bench.ipynb #5c8993fc
 import argparse, json, os, platform, tempfile, weakref
@@ -453,6 +454,47 @@ def bench_attention(rounds=15, lengths=(256, 1024)): # how often each way runs; 
         figures.append(Figure(f'memory in slices vs autograd\'s {memory["autograd"]:.0f} MB, T = S = {T:,}', memory['in slices']/memory['autograd'], 'of its memory', .1))
     return figures
 
+# %% ../../nbs/tools/bench.ipynb #a17b0002
+def step_times(batch, rounds): # rows of both ranks together; how often each runs. Sent to two processes; to a dict of lists
+    "Seconds of lesson 17's step: all rows on rank 0 alone; half of them on each rank, nothing sent; the same, and sent; and of all-reduces of one number and of a million"
+    from time import perf_counter
+    import torch.distributed as dist
+    from course_backprop.parallel import CrossEntropy, Lin, Model, Relu, SGD, init_params, parallel_step, parameters, shard
+    from course_backprop.train import batch_step
+    rank, generator = dist.get_rank(), torch.Generator().manual_seed(0)
+    x, y = torch.randn(batch, 784, generator=generator), torch.randint(0, 10, (batch,), generator=generator)
+    w1, b1, w2, b2 = init_params(784, 50, 10, generator=generator)
+    model, rows, one, million = Model([Lin(w1, b1), Relu(), Lin(w2, b2)], CrossEntropy()), shard(batch, 2, rank), torch.ones(1), torch.ones(10**6)
+    opt = SGD(parameters(model), 1e-6)
+    ways = dict(one=lambda: rank or batch_step(model, opt, x, y), half=lambda: batch_step(model, opt, x[rows], y[rows]),
+                two=lambda: parallel_step(model, opt, x[rows], y[rows]), few=lambda: dist.all_reduce(one), many=lambda: dist.all_reduce(million))
+    taken = {name: [] for name in ways}
+    for _ in range(rounds + 3):
+        for name, f in ways.items():
+            dist.barrier()
+            start = perf_counter()
+            f()
+            taken[name].append(perf_counter() - start)
+    return {name: t[3:] for name, t in taken.items()}
+
+# %% ../../nbs/tools/bench.ipynb #a17b0003
+def step_figures(batch, rounds=15): # as in `step_times`
+    "Medians, in seconds: a step on one process and on two; latency, bandwidth (bytes a second), and the step on two that they predict; with all times, `taken`"
+    from course_backprop.parallel import spawn
+    taken = spawn(step_times, 2, batch, rounds)[0]
+    one, half, two, few, many = map(median, taken.values())
+    rate, nbytes = 4e6/max(many - few, 1e-9), 4*39_760
+    return dict(one=one, two=two, latency=few/2, bandwidth=rate, model=half + few + nbytes/rate, taken=taken)
+
+def bench_parallel(rounds=15, batches=(8192, 512)): # how often each runs, times 2; rows in a step
+    "`Figures` of lesson 17's step on two processes: its time against that on one, and how far the cost model is off"
+    figures = Figures()
+    for batch in batches:
+        found = step_figures(batch, 2*rounds)
+        figures.append(share(f'a step of {batch:,} rows on two processes vs on one', found['taken'], 'two', 'one', 1/1.7 if batch == batches[0] else float('inf')))
+        figures.append(Figure(f'the cost model, {batch:,} rows: off by', abs(found['model']/found['two'] - 1), 'of the step', .25 if batch == batches[0] else float('inf')))
+    return figures
+
 # %% ../../nbs/tools/bench.ipynb #b1200002
 def loss_ways(u, y): # logits (n,c), classes (n,); to a dict of `Way`s
     "Cross-entropy and the gradient of the logits: by hand, by autograd of the same formula, and by autograd of PyTorch's own"
@@ -565,7 +607,7 @@ had the processor for more than a tenth of the time. Try again when less else ru
 
 @guarded
 def backprop_bench(argv=None): # words of the command line; none: those of this process
-    "Measure lean, the engine, the loss, the norms, convolution or attention against autograd and others on MNIST and print a table; returns the exit status or a line on what is wrong"
+    "Measure lean, the engine, the loss, the norms, convolution, attention or steps on two processes against autograd and others on MNIST and print a table; returns the exit status or a line on what is wrong"
     parser = parser_of('backprop_bench', 'Time and memory of lesson 16\'s gradients against those of autograd and others. '
                        'Takes a few minutes, and 3 GB on the disk of temporary files.')
     instead = parser.add_mutually_exclusive_group()
@@ -574,6 +616,7 @@ def backprop_bench(argv=None): # words of the command line; none: those of this 
     instead.add_argument('--norm', action='store_true', help='measure lesson 13\'s layers against autograd instead, in half a minute')
     instead.add_argument('--conv', action='store_true', help='measure lesson 14\'s layers against autograd instead, in a few seconds')
     instead.add_argument('--attention', action='store_true', help='measure lesson 15\'s attention against autograd instead, in a few seconds')
+    instead.add_argument('--parallel', action='store_true', help='measure lesson 17\'s step on two processes against one instead, in half a minute')
     parser.add_argument('--json', type=new_file, metavar='FILE', help='write the figures there too')
     parser.add_argument('--picture', type=picture_file, metavar='FILE', help='draw the ratios there, as .png, .svg or .pdf')
     parser.add_argument('--rounds', type=above_0, default=15, metavar='R', help='how often each way runs (default: 15)')
@@ -581,7 +624,7 @@ def backprop_bench(argv=None): # words of the command line; none: those of this 
     opts = parser.parse_args(argv)
     torch.set_num_threads(opts.threads)
     try:
-        figures, found = (bench_engine if opts.engine else bench_loss if opts.loss else bench_norm if opts.norm else bench_conv if opts.conv else bench_attention if opts.attention else bench)(opts.rounds), machine()
+        figures, found = (bench_engine if opts.engine else bench_loss if opts.loss else bench_norm if opts.norm else bench_conv if opts.conv else bench_attention if opts.attention else bench_parallel if opts.parallel else bench)(opts.rounds), machine()
         alike = [figures.alike] if hasattr(figures, 'alike') else []
         say('\n\n'.join(map(str, [describe(found), *alike, figures, EXPLAINED])))
         if opts.json: write_json(figures, found, opts.json)

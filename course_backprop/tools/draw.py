@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 # %% ../../nbs/tools/draw.ipynb #7cb4cc26
@@ -33,7 +34,7 @@ def told(draw): # a function that draws with pyplot
     @wraps(draw)
     def drawing(*args, **kwargs):
         made = draw(*args, **kwargs)
-        if plt.get_fignums(): plt.gcf().says = ' '.join(getdoc(draw).split('\n\n')[0].split()).split(' ValueError')[0]
+        if plt.get_fignums(): plt.gcf().says = ' '.join(getdoc(draw).split('\n\n')[0].split()).split('. ValueError')[0]
         return made
     return drawing
 
@@ -59,7 +60,7 @@ def in_words(fig,      # a figure
         said += [o.get_text() for ticks in (ax.get_xticklabels(), ax.get_yticklabels()) for o in ticks
                  if re.search(r'[^\W\d_]', o.get_text()) and 'mathdefault' not in o.get_text()]
         said += [*map(_curve, ax.lines), *(o.get_text() for o in ax.texts)]
-    words = '; '.join(dict.fromkeys(filter(None, map(_plain, said))))
+    words = '; '.join(dict.fromkeys(filter(None, map(_plain, said)))) or f'{len(fig.findobj(AxesImage))} images'
     return words if len(words) <= most else words[:words.rindex(';', 0, most)] + '; and more'
 
 # %% ../../nbs/tools/draw.ipynb #5a17e0c4
@@ -102,7 +103,7 @@ def _said(value):
     return number(value.item()) if value.ndim == 0 else _said(tuple(value.shape))
 
 def _box(ax, x, y, name, value, color, dashed):
-    if value == '': color = PALE                # not known yet
+    if value == '': color = MUTED               # not known yet
     ax.add_patch(FancyBboxPatch((x - .24, y - .2), .48, .4, boxstyle='round,pad=.02', fc='white', ec=color, lw=1.2,
                                 ls='--' if dashed else '-'))
     ax.text(x, y + .06, name, ha='center', va='center', fontsize=13, color=color)
@@ -125,7 +126,7 @@ def _branch(ax, x, y, name, names, values, marked):
     factors = '\n'.join(rf'$\partial\,{name[:-1]}_{name[-1]}/\partial\,{name_of(p)[1:]}' for p in names)
     ax.text(x + .05, y - .34, factors, va='center', color=BACKWARD, fontsize=7.5)
     said = '\n'.join(f'{name_of(name)}$.g$ {_said(values[name])}' for name in names)
-    ax.text(x, y - .49, said, ha='center', va='top', color=BACKWARD if values[names[0]] != '' else PALE, fontsize=9)
+    ax.text(x, y - .49, said, ha='center', va='top', color=BACKWARD if values[names[0]] != '' else MUTED, fontsize=9)
 
 def _chain_axes(ax, width, bottom, top):
     if ax is None: _, ax = plt.subplots(figsize=(width, (top - bottom)*1.5))
@@ -260,7 +261,7 @@ def show_images(images,        # (k,784), or k images of 28×28
                 size=.8,       # of one image, in inches
                 top=None,      # number at which the colours of a signed scale end; None: the largest of all
                ):
-    """Draw 28×28 images in a grid, by default dark on light. ValueError if they have another size
+    """28×28 images in a grid, by default dark on light. ValueError if they have another size
 
     Notice with signed numbers, such as w1.g, that the same colour is the same number in every image. NaN and inf are yellow, and
     a line below counts them and names the first."""
