@@ -152,6 +152,11 @@ def test_wrong_world_size(mark):
     assert time.monotonic() - begun < limit
     assert re.search('^rank 0: .*imed out', said, re.M), said
 
+def test_lonely_machine(mark, tmp_path):
+    begun = time.monotonic()
+    ended(torchrun(1, '--nnodes', 2, '--node-rank', 0, '--rdzv-conf', 'timeout=3', path=tmp_path/'state'), status=1, within=limit)
+    assert time.monotonic() - begun < limit
+
 def test_other_data(mark):
     env = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()))
     both = [start('course_backprop.parallel', '--images', n, RANK=str(k), **env) for k, n in enumerate((3000, 2000))]
@@ -209,3 +214,22 @@ def test_never_half_written(tmp_path, monkeypatch):
     monkeypatch.setattr(parallel.torch, 'save', half)
     with pytest.raises(OSError): save(dict(a=torch.zeros(3)), path)
     assert torch.equal(torch.load(path, weights_only=True)['a'], torch.ones(3))
+
+def test_interrupted_cell(mark, tmp_path):
+    "In a notebook: the cell ends, and what it has started"
+    from jupyter_client.manager import start_new_kernel
+    manager, client = start_new_kernel(cwd=str(tmp_path))
+    try:
+        asked = client.execute(waits.replace('folder', repr(str(tmp_path))))
+        until = time.monotonic() + 60
+        while not ((tmp_path/'0').exists() and (tmp_path/'1').exists()):
+            assert time.monotonic() < until
+            time.sleep(.05)
+        assert len(left(mark)) >= 3
+        manager.interrupt_kernel()
+        while (reply := client.get_shell_msg(timeout=limit))['parent_header'].get('msg_id') != asked: pass
+        assert reply['content']['ename'] == 'KeyboardInterrupt'
+        assert len(left(mark)) == 1                                  # the kernel
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
