@@ -3,8 +3,9 @@ import csv, html, json, os, socket, subprocess, sys, time
 from pathlib import Path
 import pytest
 from nbgrader.api import Gradebook
-from course_backprop.tools.lab import learners, lessons_dir
+from course_backprop.tools.lab import learners, lessons, lessons_dir
 from course_backprop.tools.school import solutions
+from test_lab import browser
 
 lesson = lessons_dir()/'02_mse_grad.ipynb'
 blank = json.loads(learners(lesson.read_bytes()))
@@ -172,3 +173,33 @@ def test_nbgrader(tmp_path):
     assert len([*(course/'feedback').rglob('*.html')]) == len(handed)
 
 handed = dict(ada=right, ben=dict(mse_grad=half, sse_grad='inp.g = residual(inp, targ)', mae_grad='raise ValueError'))
+
+# Slides
+
+@pytest.fixture(scope='module')
+def shown(tmp_path_factory):
+    "The folder with the slides of all lessons"
+    out = tmp_path_factory.mktemp('slides')
+    done = backprop_class('slides', *(o.stem for o in lessons()), '-o', out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+LOOK = '''() => [...document.querySelectorAll('.slides section section')].map(o => ({
+    high: o.scrollHeight, wide: o.scrollWidth, notes: o.querySelectorAll('aside.notes').length, letters: parseFloat(getComputedStyle(o).fontSize),
+    broken: [...o.querySelectorAll('img')].filter(i => !i.naturalWidth || !i.alt).length, errors: o.querySelectorAll('mjx-merror').length,
+    left: [...o.childNodes].filter(c => c.tagName !== 'ASIDE').map(c => c.textContent).join('').includes('$$'), formulas: o.querySelectorAll('mjx-container').length}))'''
+
+def test_slides(shown, browser):
+    "In Chromium: nothing is asked for from outside, every slide fits, has its notes, its pictures and its formulas"
+    page, refused = browser.new_page(), []
+    page.set_viewport_size(dict(width=1280, height=720))
+    page.route(lambda url: not url.startswith(('file:', 'data:', 'blob:')), lambda route: (refused.append(route.request.url), route.abort()))
+    for o in lessons():
+        page.goto((shown/f'{o.stem}.html').as_uri())
+        page.wait_for_selector('body[data-ready]', timeout=60000)
+        for k, s in enumerate(page.evaluate(LOOK)):
+            assert s['high'] <= 720 and s['wide'] <= 1280 and s['letters'] >= 18, (o.stem, k, s)
+            assert s['notes'] == 1 and not s['broken'] and not s['errors'] and not s['left'], (o.stem, k, s)
+        assert page.evaluate("document.querySelectorAll('.slides mjx-container').length") > 0 or o.stem[:2] == '00', o.stem
+    assert refused == []
+    page.close()

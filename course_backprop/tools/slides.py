@@ -10,7 +10,7 @@ import base64, html, json, re, shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-# %% ../../nbs/tools/slides.ipynb #d847a9e1
+# %% ../../nbs/tools/slides.ipynb #34c7bbc2
 FORMULA = re.compile(r'\$\$.*?\$\$', re.S)
 ASKS = re.compile(r"^check\('(\w+)', *\.\.\.", re.M)
 
@@ -37,6 +37,7 @@ def guesses(name): # of a question. To two texts
     "What may be guessed, in an order that tells nothing; and the answer"
     from course_backprop.tools.exercises import find_exercise
     task = find_exercise(name)
+    if not hasattr(task, 'answer'): return '', task.meaning
     return ' &emsp; '.join(f'`{o}`' for o in sorted(map(str, (task.answer, *task.wrong)), key=lambda o: (len(o), o))), f'**{task.answer}.** {task.meaning}'
 
 # %% ../../nbs/tools/slides.ipynb #e500a520
@@ -63,12 +64,12 @@ def notebook(nb): # a lesson. To a notebook for nbconvert
     cells = [o for what, said in slides(nb) for o in (cell('slide', what), cell('notes', said))]
     return dict(nbformat=4, nbformat_minor=5, metadata=dict(title=slides(nb)[0][0].split('\n')[0].lstrip('# ')), cells=[o | dict(id=f's{k}') for k, o in enumerate(cells)])
 
-# %% ../../nbs/tools/slides.ipynb #36cad253
+# %% ../../nbs/tools/slides.ipynb #f312d7fe
 TEMPLATE = """{% extends 'reveal/index.html.j2' %}
 {% block html_head_js %}{% endblock %}
 {% block html_head_js_mathjax %}<script>MathJax = {tex: {inlineMath: [['$', '$']], displayMath: [['$$', '$$']]}, startup: {typeset: false}}</script>
-<script src="assets/mathjax/tex-chtml.js"></script><style>.reveal { font-size: 30px } .reveal img { max-height: 540px; max-width: 1150px; margin: 0 auto }
-.reveal .slides section { text-align: left } .reveal .jp-Cell { padding: 0 } .reveal h1, .reveal h2 { font-size: 1.4em; text-transform: none } .anchor-link { display: none }
+<script src="assets/mathjax/tex-chtml.js"></script><style>.reveal { font-size: 30px } .reveal .slides img { width: 100%; max-height: 560px; object-fit: contain; object-position: left; margin: 0 }
+.reveal .slides section { text-align: left } .reveal .jp-Cell { padding: 0 } .reveal .slides h1 { font-size: 64px } .reveal .slides h2 { font-size: 44px; margin: 0 0 20px } .anchor-link { display: none }
 .reveal .slides :is(p, li, blockquote) { font-size: 1em; line-height: 1.35 } .jp-RenderedHTMLCommon { font-size: 1em !important }</style>{% endblock %}
 {% block footer_js %}<script src="assets/reveal/dist/reveal.js"></script><script src="assets/reveal/plugin/notes/notes.js"></script><script>
 const fit = () => document.querySelectorAll('.slides section section').forEach(o => { for (let k = 30; o.scrollHeight > 700 && k > 12; k--) o.style.fontSize = k + 'px' });
