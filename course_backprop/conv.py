@@ -28,25 +28,25 @@ def places(shape,                # of images, (n,c,H,W)
     "Where a window stands, as four pairs: size, stride, padding, number of places (P,Q). ValueError where it fits nowhere, or for what is no size"
     if len(shape) != 4: raise ValueError(f'images are (n,c,H,W), not {tuple(shape)}')
     size, stride, padding = pair(size, 'the window'), pair(stride, 'the stride'), pair(padding, 'the padding', 0)
-    count = tuple((n + 2*p - k)//s + 1 for n, k, s, p in zip(shape[2:], size, stride, padding))
+    count = tuple((length + 2*rim - k)//step + 1 for length, k, step, rim in zip(shape[2:], size, stride, padding))
     if min(count) < 1: raise ValueError(f'a window of {size[0]}×{size[1]} fits nowhere into {shape[2]}×{shape[3]} with a padding of {padding}')
     return size, stride, padding, count
 
 # %% ../nbs/14_conv.ipynb #c14e0067
 def unfold(x, size, stride=1, padding=0): # (n,c,H,W), floats; as in `places`. To (n, c·h·w, P·Q)
     "Every window as a column, channel by channel. Errors as in `places`"
-    (h, w), (s, t), (p, q), (P, Q) = places(x.shape, size, stride, padding)
-    if p or q: x = pad(x, (q, q, p, p))
-    return x.unfold(2, h, s).unfold(3, w, t).permute(0, 1, 4, 5, 2, 3).reshape(len(x), x.shape[1]*h*w, P*Q)
+    (h, wide), (down, across), (above, beside), (P, Q) = places(x.shape, size, stride, padding)
+    if above or beside: x = pad(x, (beside, beside, above, above))
+    return x.unfold(2, h, down).unfold(3, wide, across).permute(0, 1, 4, 5, 2, 3).reshape(len(x), x.shape[1]*h*wide, P*Q)
 
 def fold(cols, shape, size, stride=1, padding=0): # what `unfold` makes of `shape` (n,c,H,W); as there. To that shape
     "Each number of each window is added to the pixel it came from: the transpose of `unfold`. Errors as there"
-    (h, w), (s, t), (p, q), (P, Q) = places(shape, size, stride, padding)
+    (h, wide), (down, across), (above, beside), (P, Q) = places(shape, size, stride, padding)
     n, c, H, W = shape
-    x, parts = cols.new_zeros(n, c, H + 2*p, W + 2*q), cols.reshape(n, c, h, w, P, Q)
+    x, parts = cols.new_zeros(n, c, H + 2*above, W + 2*beside), cols.reshape(n, c, h, wide, P, Q)
     for i in range(h):
-        for j in range(w): x[:, :, i:i + s*P:s, j:j + t*Q:t] += parts[:, :, i, j]
-    return x[:, :, p:p + H, q:q + W]
+        for j in range(wide): x[:, :, i:i + down*P:down, j:j + across*Q:across] += parts[:, :, i, j]
+    return x[:, :, above:above + H, beside:beside + W]
 
 # %% ../nbs/14_conv.ipynb #c14e0068
 BUFFER = 2**19      # numbers that are unfolded at a time, or those of one image
@@ -62,7 +62,6 @@ def conv_shape(x, w, b, stride=1, padding=0): # as in `conv2d`; to (n,o,P,Q)
         raise ValueError('a convolution needs x (n,c,H,W), w (o,c,h,w), b (o,), not ' + ', '.join(str(tuple(t.shape)) for t in (x, w, b)))
     return len(x), len(w), *places(x.shape, w.shape[2:], stride, padding)[3]
 
-# %% ../nbs/14_conv.ipynb #c14e0069
 def conv2d(x,         # images (n,c,H,W), floats
            w,         # filters (o,c,h,w), same dtype
            b,         # bias (o,), same dtype
@@ -74,14 +73,14 @@ def conv2d(x,         # images (n,c,H,W), floats
         out[at] = y.add_(b[:, None]).view(-1, *out.shape[1:])
     return out
 
+# %% ../nbs/14_conv.ipynb #c14e0069
 def input_grad(g, shape, w, stride, padding): # what arrives (n,o,P,Q); shape of the images; as in `conv2d`. To that shape
     "The gradient of the images: by turned filters at a stride of 1 and with few filters, where that is faster, else by `fold`"
     size, stride, padding, _ = places(shape, w.shape[2:], stride, padding)
-    rim = tuple(k - 1 - p for k, p in zip(size, padding))
+    rim = tuple(k - 1 - edge for k, edge in zip(size, padding))
     if stride == (1, 1) and min(rim) >= 0 and len(w) <= shape[1]: return conv2d(g, w.flip(2, 3).transpose(0, 1), w.new_zeros(shape[1]), 1, rim)
     return fold(w.flatten(1).t() @ g.flatten(2), shape, size, stride, padding)
 
-# %% ../nbs/14_conv.ipynb #c14e0070
 def conv2d_grad(inp, out, w, b, stride=1, padding=0): # as there; `out`, (n,o,P,Q), with its `.g`
     "The three gradients of `conv2d`, as `.g`. Errors as in `conv_shape` and `upstream`, before any is set"
     shape, g = conv_shape(inp, w, b, stride, padding), upstream(out, 'conv2d_grad', 'the gradient function of what comes after')
@@ -114,10 +113,10 @@ def max_pool2d_grad(inp, out, size, stride=None, who=None): # as there, `out` wi
     "The gradient of `max_pool2d`, as `.g`: it goes to the winner. Errors as in `winners` and `upstream`, before it is set"
     g = upstream(out, 'max_pool2d_grad', 'the gradient function of what comes after')
     floats(inp=inp, out=out)
-    (h, w), stride, _, count = places(inp.shape, size, size if stride is None else stride)
+    (h, wide), stride, _, count = places(inp.shape, size, size if stride is None else stride)
     if out.shape != (*inp.shape[:2], *count): raise ValueError(f'max_pool2d_grad: `out` should be {(*inp.shape[:2], *count)}, not {tuple(out.shape)}')
     if who is None: who = winners(inp, size, stride)[1]
-    cols = g.new_zeros(len(who), h*w, who.shape[1]).scatter_(1, who[:, None], g.reshape(len(who), 1, -1))
+    cols = g.new_zeros(len(who), h*wide, who.shape[1]).scatter_(1, who[:, None], g.reshape(len(who), 1, -1))
     inp.g = fold(cols, (len(who), 1, *inp.shape[2:]), size, stride).view_as(inp)
 
 # %% ../nbs/14_conv.ipynb #c14e0073
@@ -128,10 +127,8 @@ class Conv2d(Module):
                  b,         # bias (o,); receives `.g`
                  stride=1, padding=0, # as in `places`
                 ): self.w, self.b, self.stride, self.padding = w, b, stride, padding
-
     @property
     def params(self): return self.w, self.b
-
     def forward(self, inp): return conv2d(inp, self.w, self.b, self.stride, self.padding)          # (n,c,H,W) to (n,o,P,Q)
     def bwd(self, out, inp): conv2d_grad(inp, out, self.w, self.b, self.stride, self.padding)
 
@@ -141,7 +138,6 @@ class MaxPool2d(Module):
     def forward(self, inp): # (n,c,H,W) to (n,c,P,Q)
         out, self.who = winners(inp, self.size, self.stride)
         return out
-
     def bwd(self, out, inp): max_pool2d_grad(inp, out, self.size, self.stride, self.who)
 
 class Flatten(Module):

@@ -77,11 +77,11 @@ def test_every_number_by_key(browser):
 def test_promise_beside_what_happens(browser):
     network = Network(browser)
     network.drag('w11', .5)
-    assert network.lines() == ['w⁽¹⁾₁₁ moved by 0.5', 'gradient 4: promised 4 · 0.5 = 2', 'the loss moved by 2.25']
+    assert network.lines() == ['w⁽¹⁾₁₁ moved by 0.5', 'its gradient was 4: promised 4 · 0.5 = 2', 'the loss moved by 2.25']
     network.press('w11', 'ArrowRight', .05)                                     # still the same hold
     assert network.lines()[0] == 'w⁽¹⁾₁₁ moved by 0.55'
     network.drag('w12', .2)                                                     # behind a gate that stays shut
-    assert network.lines()[1:] == ['gradient 0: promised 0 · 0.2 = 0', 'the loss moved by 0']
+    assert network.lines()[1:] == ['its gradient was 0: promised 0 · 0.2 = 0', 'the loss moved by 0']
     network.page.get_by_role('button', name='start again').click()
     network.now = dict(play.PENCIL)
     assert network.wrong() == [] and network.lines()[1:] == ['', '']

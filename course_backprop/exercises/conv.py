@@ -59,6 +59,10 @@ Question('conv_parameters', 208, '25 weights and a bias, eight times.',
     {200: 'And the biases, one a filter.', 26: 'That is one filter with its bias. There are eight.', 25: 'That is one filter without its bias. There are eight.', 1768: 'A bias is one number a filter, wherever it stands.', 1230880: 'That is the linear layer.', 5200: 'It has one channel to look at, not 25.', 33: 'A filter has 5·5 weights.'},
     'A filter has 5·5·1 weights and one bias.',
     ('How many weights has one filter, and how many biases?', '25 and 1. How many filters are there?', '8*(25 + 1)')),
+Question('linear_as_many', 93, 'Each hidden unit has a weight for every pixel, and there are nine for ten digits.',
+    {98: 'That is what lesson 12 reached with 200 hidden units and 159,010 parameters.', 80: 'Nine units are few, but each has a weight for every pixel: nearly a pattern for each digit.'},
+    'It is one of 80, 93 and 98.',
+    ('Lesson 12\'s network, with 159,010 parameters, reads 98.', 'With a 22nd of its parameters it is less. But nine hidden units are nearly one for each digit.', '93')),
 Question('refused_by_that_check', 0, 'With these inputs the three mistakes change nothing.',
     {1: 'Try each: at a stride of 1, what does it matter that the stride is ignored? Do its pools overlap? Is its stride another number than its window?', 2: 'Try each: at a stride of 1, what does it matter that the stride is ignored? Do its pools overlap? Is its stride another number than its window?', 3: 'So it should be. But at a stride of 1, what does it matter that the stride is ignored?'},
     'Ask of each mistake: for which numbers in the table would it change anything?',
@@ -143,7 +147,7 @@ def conv_grad(x=lambda g, w: torch.einsum('no,ochw->nchw', g, w), w=lambda g, pa
         else: weights.g = w_g
     return attempt
 
-PLACE = 'Take one place: `g = out.g[:, :, p, q]` is (n,o), the window `inp[:, :, p*stride:p*stride+h, q*stride:q*stride+w]` is (n,c,h,w). There it is a linear layer.'
+PLACE = 'Take one place, with `h, wide = w.shape[2:]`: `g = out.g[:, :, p, q]` is (n,o), the window `inp[:, :, p*stride:p*stride+h, q*stride:q*stride+wide]` is (n,c,h,wide). There it is a linear layer.'
 TASKS += [
 Exercise('conv2d_weight_grad', 'conv2d_weight_grad(inp, out, w, stride)', image_cases(conv2d, 'w'), right=conv_grad(which='w'),
     meaning='A sum over samples and places: a filter learns from every window that it has seen.',
@@ -263,7 +267,7 @@ def transposed_grad(x=lambda g, w: torch.einsum('nchw,ochw->no', g, w), w=lambda
 TASKS += [Exercise('conv_transpose2d_grad', 'conv_transpose2d_grad(inp, out, w, stride)', image_cases(conv_transpose, 'inp', 'w', turned=True), right=transposed_grad(),
     meaning='The way back through a transposed convolution is a convolution: the transpose of a transpose.',
     hints=('What went forward as x.g of a convolution comes back as that convolution itself. So which of `inp` and `out` plays the image now?', '`out.g` is the image, `inp.g` what the convolution puts out. For w.g, the two meet as in `conv2d_weight_grad`, with the image in the place of the image: `out.g`, and `inp` in the place of what arrives.',
-           'At each place (p, q) of `inp`, with `window = out.g[:, :, p*stride:p*stride+h, q*stride:q*stride+w]`: `inp_g[:, :, p, q] = window.flatten(1) @ w.flatten(1).t()`, and w_g gets `(inp[:, :, p, q].t() @ window.flatten(1)).view_as(w)` besides. The first is `F.conv2d(out.g, w, stride=stride)`'),
+           'With `h, wide = w.shape[2:]`, at each place (p, q) of `inp`, with `window = out.g[:, :, p*stride:p*stride+h, q*stride:q*stride+wide]`: `inp_g[:, :, p, q] = window.flatten(1) @ w.flatten(1).t()`, and w_g gets `(inp[:, :, p, q].t() @ window.flatten(1)).view_as(w)` besides. The first is `F.conv2d(out.g, w, stride=stride)`'),
     suspects=[
     ('missing', 'the stride is missing: the window moves on by `stride` pixels of `out`', transposed_grad(step=lambda s: 1)),
     ('missing', 'in w.g only the last place has counted: what comes from the places is added', transposed_grad(add=False)),

@@ -53,14 +53,7 @@ TASKS += [Question('pencil_t', (-1, 1.5),
      .5625: 'The bias b₂ = 1 and the weight 3: u = 0·1 + 1.5·3 + 1.', 36: 'The first hidden number came through, and its sign was lost: ReLU makes 0 of it.',
      6.25: 'u = 0·1 + 1.5·3 + 1 is 5.5. Was ReLU taken as |t|?', .75: 'u is 1.5·3 + 1; and the loss is a square.', 4: 'That is the loss of the first image.'},
     'First v, by ReLU; then u, with w₂ = (1, 3) and b₂ = 1; then (u − 4)².',
-    ('What is below 0 becomes 0: what is v?', 'u = v₁·1 + v₂·3 + 1.'), tol=1e-6),
- Question('batch_shape', (64, 50),
-    'A row for each image, a column for each output. The 784 is summed away.',
-    {(784, 50): 'That is the shape of the weights. A row of t belongs to an image.', (64, 784): 'That is the shape of what goes in.', (50, 64): 'Images are rows, going in and coming out.',
-     (64, 1): 'That will be the shape of u, after the second layer.', (64, 784, 50): 'Over the 784 pixels is summed: they are gone afterwards.', (50,): 'That is one image. There are 64.',
-     (64,): 'Each image has 50 numbers.', (64, 50, 1): 'A table: two sizes.'},
-    'How many rows, that is images? And how many numbers are made of each?',
-    ('k counts the samples and j the outputs in t_kj. What do they run to?',))]
+    ('What is below 0 becomes 0: what is v?', 'u = v₁·1 + v₂·3 + 1.'), tol=1e-6)]
 
 # %% ../../nbs/exercises/forward.ipynb #463d2912
 def mse_cases():

@@ -193,7 +193,7 @@ def promise(name,  # one of the twelve
            ):      # three short texts
     "How far a number was moved, what its gradient promised for that, and what the loss did"
     label, by = PENCIL_LABELS[name], now - start
-    promised = '' if g is None else f'gradient {_shown(g)}: promised {_shown(g)} · {_shown(by)} = {_shown(g*by)}'
+    promised = '' if g is None else f'its gradient was {_shown(g)}: promised {_shown(g)} · {_shown(by)} = {_shown(g*by)}'
     return f'{label} moved by {_shown(by)}', promised, f'the loss moved by {_shown(change)}'
 
 # %% ../../nbs/tools/play.ipynb #f1a0c007
@@ -261,7 +261,7 @@ function write() {
     for (const o of box.querySelectorAll('[data-edge^=t], [data-edge^=v]'))
         o.setAttribute('stroke-dasharray', now['t' + o.dataset.edge[1]] > 0 ? 'none' : '2 5')
     const by = held ? now[held.name] - held.at : 0
-    const promised = held && held.name != 'y' ? 'gradient ' + text(held.g) + ': promised ' + text(held.g) + ' · ' + text(by) + ' = ' + text(held.g*by) : ''
+    const promised = held && held.name != 'y' ? 'its gradient was ' + text(held.g) + ': promised ' + text(held.g) + ' · ' + text(by) + ' = ' + text(held.g*by) : ''
     const lines = held ? [labels[held.name] + ' moved by ' + text(by), promised, 'the loss moved by ' + text(now.L - held.L)]
         : ['Take hold of a blue number.', '', '']
     box.querySelectorAll('.said').forEach((o, k) => o.textContent = lines[k])
