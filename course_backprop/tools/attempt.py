@@ -45,7 +45,7 @@ def cells_of(data): # bytes of a notebook. To a list of `Cell`s
         return [Cell(k, ''.join(c['source'] if 'source' in c else c['input'])) for k, c in enumerate(found, 1) if c['cell_type'] == 'code']
     except (KeyError, TypeError, AttributeError): raise Unreadable('there are no cells in it') from None
 
-# %% ../../nbs/tools/attempt.ipynb #e8ab8ae9
+# %% ../../nbs/tools/attempt.ipynb #2ef2a8d9
 def codes(code): # to a list
     "A code object and all within it"
     return [code] + [o for c in code.co_consts if isinstance(c, types.CodeType) for o in codes(c)]
@@ -58,6 +58,7 @@ def uses(code): # to a set
     "The names it takes from around it"
     return set().union(*(named(c, 'LOAD_NAME', 'LOAD_GLOBAL', 'LOAD_FROM_DICT') for c in codes(code)))
 
+# %% ../../nbs/tools/attempt.ipynb #f1cb4fd3
 class Statement:
     "A statement at the top of a cell: the names it makes or changes, and those it uses"
     def __init__(self, cell, node):
@@ -120,7 +121,7 @@ def locate(cells, found, name): # cells; their statements; name of an exercise. 
     mine = [(k, o) for k, o in enumerate(found) if getattr(o.node, 'name', '') == name and not o.cell.own]
     if mine: return Found(mine[-1][0] + 1, ast.Name(name, ast.Load(), lineno=1, col_offset=0), mine[-1][1].cell, 'its check is gone or renamed; judged by its name')
 
-# %% ../../nbs/tools/attempt.ipynb #706dac43
+# %% ../../nbs/tools/attempt.ipynb #6d3def56
 def again(found, at): # `Statement`s of a notebook; a `Found`. To a list of sentences
     "Is it defined once more?"
     cells = [o.cell.number for o in found[at.upto:] if not o.cell.own and o.makes & names_in(at.expression)]
@@ -140,6 +141,7 @@ def remarks(found, at, own, stem): # the same; `Statement`s of the lesson, and i
 
 BEHIND = re.compile(r'__\w+__|\b(TASKS|find_exercise|_getframe|exec|eval)\b')
 
+# %% ../../nbs/tools/attempt.ipynb #24085019
 def state(kind, cause='', line='', note='', **more): return dict(state=kind, cause=cause, line=line, note=note) | more
 
 def read(data, lesson): # bytes of a notebook; file of the lesson. To its cells, its statements, and those of the lesson
@@ -160,7 +162,7 @@ def look(data, lesson, names): # bytes of a notebook; file of the lesson; names 
         return state('', note='; '.join([*at.notes, *more, *remarks(found, at, own, lesson.stem[3:])]))
     return {name: seen(name) for name in names}
 
-# %% ../../nbs/tools/attempt.ipynb #065e0837
+# %% ../../nbs/tools/attempt.ipynb #4487fb19
 def run(data, lesson, name): # bytes of a notebook; file of the lesson; name of an exercise. To a dict
     "Judge an attempt; whatever goes wrong before it can be called is its state as well"
     from course_backprop.tools.exercises import find_exercise
@@ -181,6 +183,7 @@ def run(data, lesson, name): # bytes of a notebook; file of the lesson; name of 
     if str(getattr(attempt, '__module__', '')).startswith('course_backprop'): return state('not started', note='what is checked is the package\'s own')
     return told(judge(exercise, attempt), attempt, at)
 
+# %% ../../nbs/tools/attempt.ipynb #4feaabe2
 NO_ROOM = re.compile('MemoryError|allocate memory|not enough memory')
 
 def told(v, attempt, at): # a `Verdict`
@@ -205,7 +208,7 @@ def limit_memory(more=2 * 10**9, size=16 * 10**6): # bytes
     for what, most in (r.RLIMIT_CPU, 60), (r.RLIMIT_FSIZE, size), (r.RLIMIT_CORE, 0):
         with suppress(OSError, ValueError): r.setrlimit(what, (most, most))
 
-# %% ../../nbs/tools/attempt.ipynb #0fb4c704
+# %% ../../nbs/tools/attempt.ipynb #04ffebe4
 USER, FILES, NET, PIDS, IPC = 0x10000000, 0x20000, 0x40000000, 0x20000000, 0x08000000           # CLONE_NEW...
 
 def done(libc, call, *args): # name of a function of C
@@ -230,6 +233,7 @@ def apart(folder): # the only one that can be written to. To True or False
     except (OSError, AttributeError): return False
     return True
 
+# %% ../../nbs/tools/attempt.ipynb #c754da72
 def child_only(libc):
     "Go on in a child, the first process of its namespace; the parent waits for it, and takes it along when it ends"
     pid = os.fork()

@@ -205,7 +205,7 @@ def copy_agents(dest): # the learner's folder
 # %% ../../nbs/tools/lab.ipynb #2966dbe9
 def task_names(code): # of an exercises' module. To a list
     "What there is to do in a lesson, by name"
-    calls = (o for o in ast.walk(ast.parse(code)) if isinstance(o, ast.Call) and getattr(o.func, 'id', '') in ('Exercise', 'Question'))
+    calls = (o for o in ast.walk(ast.parse(code)) if isinstance(o, ast.Call) and getattr(o.func, 'id', '').endswith(('Exercise', 'Question')))
     return [o.args[0].value for o in calls if o.args and isinstance(o.args[0], ast.Constant)]
 
 def lesson_tasks():

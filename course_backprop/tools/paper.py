@@ -34,7 +34,7 @@ def slopes(loss, **leaves): # of the leaves, by name. To text
     "What autograd says"
     return '\n'.join(f'{name}.g = {plain(g)}' for name, g in zip(leaves, torch.autograd.grad(loss, leaves.values())))
 
-# %% ../../nbs/tools/paper.ipynb #bde2920b
+# %% ../../nbs/tools/paper.ipynb #1f4016ad
 def loss_task(r):
     u, y = leaf(numbers(r, 4)), torch.tensor(numbers(r, 4), dtype=torch.float64)
     return Task('The loss', 3, f'Four predictions u = {plain(u)} have the targets y = {plain(y)}; the loss is their mean squared error. Give u.g.', slopes(((u - y)**2).mean(), **{'u': u}))
@@ -56,6 +56,7 @@ def network_task(r):
     text = f'x = {plain(x)}, w1 = {plain(w1)}, a row for each input, b1 = {plain(b1)}, w2 = {plain(w2)}, b2 = {plain(b2)}, y = {y}; the loss is (u − y)². Go forward, then back, and give w1.g, b1.g, w2.g and b2.g.'
     return Task('Both passes', 8, text, f't = {plain(t)}, u = {plain(u)}\n' + slopes(((u - y)**2).mean(), w1=w1, b1=b1, w2=w2, b2=b2))
 
+# %% ../../nbs/tools/paper.ipynb #7cb9323e
 def shape_task(r):
     n, i, o = r.sample([64, 100, 30, 12, 500], 3)
     return Task('Shapes', 4, f'{n} samples of {i} numbers go through a linear layer with {o} outputs. Which shapes have w, w.g, b.g and x.g? Over which index is w.g a sum, and how many summands has each of its entries?',

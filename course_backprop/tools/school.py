@@ -21,7 +21,7 @@ import course_backprop
 from .keep import read_whole
 from .lab import guarded, learners, lesson_tasks, lessons, parser_of, say, why
 
-# %% ../../nbs/tools/school.ipynb #6221a69b
+# %% ../../nbs/tools/school.ipynb #a9f13dc4
 SECONDS, MEMORY, ANSWER = 120, 4 * 10**9, 10**6          # an attempt may take, with torch and all; bytes its processes may hold together; bytes of its answer
 START = 'import sys; from course_backprop.tools.attempt import main; main(sys.argv[1:])'
 
@@ -37,6 +37,7 @@ def tree(process): # to a list; empty if it has ended
     try: return [(top := psutil.Process(process.pid)), *top.children(recursive=True)]
     except psutil.Error: return []
 
+# %% ../../nbs/tools/school.ipynb #8b128ee6
 def held(process): # to bytes
     "Memory that a process and all that it has started hold"
     import psutil
@@ -102,7 +103,7 @@ def read(path, tasks): # to a `HandIn`
     if not problem and not lesson: problem = 'nothing in it belongs to the course'
     return HandIn(student_of(path, [o[:-6] for o in tasks]), lesson, data, problem)
 
-# %% ../../nbs/tools/school.ipynb #b5d641bd
+# %% ../../nbs/tools/school.ipynb #6abcefd1
 STATES = 'right', 'half', 'wrong', 'not started', 'could not be run'
 POINTS = dict(right=1, half=.5)
 Row = namedtuple('Row', 'student lesson exercise points state cause line note card')
@@ -122,6 +123,7 @@ def exercises(tasks): # {lesson: names of all there is to do}. To the same witho
     from course_backprop.tools.question import Question
     return {k: [o for o in v if not isinstance(find_exercise(o), Question)] for k, v in tasks.items()}
 
+# %% ../../nbs/tools/school.ipynb #3f072765
 def judged(hand_ins, trust=False, workers=None): # list of `HandIn`s. To a list of `Row`s
     "Judge all that was handed in; `Unguarded` where that can't be done safely and isn't trusted"
     names = exercises({k: v for k, v in lesson_tasks().items() if any(o.lesson == k for o in hand_ins)})
@@ -139,7 +141,7 @@ def both(known, said): # two dicts: before it was run, and after
     "The second, with what had to be said before"
     return known | said | dict(note='; '.join(filter(None, (said.get('note'), known.get('note')))))
 
-# %% ../../nbs/tools/school.ipynb #358d1a5a
+# %% ../../nbs/tools/school.ipynb #8dbed9b4
 HEAD = '''<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'"><title>{title}</title><style>
 body {{ font: 16px/1.5 sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }}
@@ -159,6 +161,7 @@ def table(head, rows, kind=''): # of anything
     def row(o, tag): return '<tr>' + ''.join(f'<{tag}>{cell(c)}</{tag}>' for c in o)
     return f'<table class="{kind}">{row(head, "th") if head else ""}\n' + '\n'.join(row(o, 'td') for o in rows) + '</table>'
 
+# %% ../../nbs/tools/school.ipynb #24d2247c
 def words(cause):
     "What a cause means"
     from course_backprop.tools.diagnose import CAUSES
@@ -174,7 +177,7 @@ def bars(rows, of): # `Row`s that aren't right; how many there are in all
     counts = Counter(o.cause for o in rows).most_common()
     return table((), [(Bar(100*n/of), f'{n} of {of}', f'{words(c)} ({c})', said(c)) for c, n in counts], 'bars')
 
-# %% ../../nbs/tools/school.ipynb #83e75c6e
+# %% ../../nbs/tools/school.ipynb #bc517e3f
 def class_page(rows): # to HTML
     "What a class got right and wrong, and why; without names"
     parts, unread = [], [o for o in rows if o.cause == 'unreadable']
@@ -192,6 +195,7 @@ def class_page(rows): # to HTML
     if wrong: parts += ['<h2>All exercises</h2>', bars(wrong, sum(bool(o.exercise) for o in rows))]
     return page('What the class got wrong', *parts)
 
+# %% ../../nbs/tools/school.ipynb #14233ef7
 def card_text(row):
     "What the check says, as text; it says it to the learner in a notebook, too"
     from course_backprop.tools.diagnose import Entries, Verdict
@@ -257,14 +261,15 @@ def solutions(): # to {exercise: source}
     written = {m[1]: STUB.split(o)[0].strip() for o in sources('solutions') if (m := STUB.search(o))}
     return {k: source(split(right)[0][0], find_exercise(k).call, '') for k, (right, _) in proved().items() if hasattr(find_exercise(k), 'call')} | written
 
-def common(wrong, most=6): # text of wrong versions. To Markdown
-    "A few of them, each of another kind"
+def common(wrong, most=8): # text of wrong versions. To Markdown
+    "The shortest of each kind, the kinds with most versions first"
     from course_backprop.tools.proof import split
     kinds = {}
     for lines, comment in split(wrong):
         causes, _, what = comment.partition(':')
-        if len(lines) == 1 and causes: kinds.setdefault(causes.split()[0], (lines[0], what.strip()))
-    return '\n'.join(f'- `{line}`: {what or words(cause)} ({cause})' for cause, (line, what) in list(kinds.items())[:most])
+        if len(lines) == 1 and causes and causes != 'unknown': kinds.setdefault(causes.split()[0], []).append((lines[0], what.strip()))
+    said = ((cause, *min(found, key=lambda o: len(o[0]))) for cause, found in sorted(kinds.items(), key=lambda o: -len(o[1])) if cause != 'unknown')
+    return '\n'.join(f'- `{line}`: {what or words(cause)} ({cause})' for cause, line, what in [*said][:most])
 
 # %% ../../nbs/tools/school.ipynb #89162032
 def note(name, wrong): # of a task; {exercise: wrong versions}. To Markdown
@@ -294,7 +299,7 @@ def numbered(cells): # with or without ids
     "Each with an id of its own"
     return [c | dict(id=f'c{k}') for k, c in enumerate(cells)]
 
-# %% ../../nbs/tools/school.ipynb #2a75c95b
+# %% ../../nbs/tools/school.ipynb #f8196ae5
 def points(name, attempt): # of an exercise. To a number
     "What an attempt is worth: 1 if it is right, .5 if it is half right, 0"
     from course_backprop.tools.exercises import find_exercise
@@ -306,6 +311,7 @@ def graded(cell, name, **kind): # a cell
     "The same with the metadata of nbgrader"
     return cell | dict(metadata=dict(nbgrader=dict(dict(grade_id=name, schema_version=3, grade=False, solution=False, locked=False, task=False, cell_type='code'), **kind)))
 
+# %% ../../nbs/tools/school.ipynb #42646f5d
 def for_nbgrader(data): # bytes of a lesson. To bytes
     "An assignment, as nbgrader's `source` has it"
     nb, solved, cells = json.loads(learners(data)), solutions(), []
@@ -373,7 +379,7 @@ def paper(opts): # options. To an exit status, or a line on what is wrong
     say(f'{sum(o.points for o in tasks)} points: {opts.out/f"paper-{opts.seed}.html"}, {opts.out/f"key-{opts.seed}.html"}')
     return 0
 
-# %% ../../nbs/tools/school.ipynb #103729b8
+# %% ../../nbs/tools/school.ipynb #fc874205
 NOT_APART = '''this system can't keep a stranger's code from the network and from your files. Judge on a Linux that lets a process have namespaces of its own
 (`unshare -rn true` succeeds there), or add --trust: limits on time and memory hold then, and nothing else does'''
 
@@ -391,6 +397,7 @@ def report(opts): # options. To an exit status, or a line on what is wrong
     say(f'For you: {opts.out/"class.html"} and {opts.out/"report.csv"}. For each student: {opts.out/"students"}')
     return 0
 
+# %% ../../nbs/tools/school.ipynb #318f5f74
 def class_parser():
     "The commands and their options"
     parser = parser_of('backprop_class', 'Hand out lessons, and judge again what comes back.')

@@ -64,7 +64,7 @@ def notebook(nb): # a lesson. To a notebook for nbconvert
     cells = [o for what, said in slides(nb) for o in (cell('slide', what), cell('notes', said))]
     return dict(nbformat=4, nbformat_minor=5, metadata=dict(title=slides(nb)[0][0].split('\n')[0].lstrip('# ')), cells=[o | dict(id=f's{k}') for k, o in enumerate(cells)])
 
-# %% ../../nbs/tools/slides.ipynb #f312d7fe
+# %% ../../nbs/tools/slides.ipynb #05eac22a
 TEMPLATE = """{% extends 'reveal/index.html.j2' %}
 {% block html_head_js %}{% endblock %}
 {% block html_head_js_mathjax %}<script>MathJax = {tex: {inlineMath: [['$', '$']], displayMath: [['$$', '$$']]}, startup: {typeset: false}}</script>
@@ -77,6 +77,7 @@ Reveal.initialize({width: 1280, height: 720, margin: .03, center: false, hash: t
     .then(() => MathJax.startup.promise).then(() => MathJax.typesetPromise()).then(() => { fit(); Reveal.layout(); document.body.dataset.ready = 1 });
 </script>{% endblock %}"""
 
+# %% ../../nbs/tools/slides.ipynb #5e1c8315
 def assets(to): # a folder
     "Copy reveal.js and MathJax there; ImportError if they aren't installed"
     where = {o: find_spec(o) for o in ('sphinx_revealjs', 'sphinx-mathjax-offline')}
