@@ -389,5 +389,5 @@ TASKS += [Exercise('logsumexp_rule', 'logsumexp_rule(x, g)', logsumexp_cases, ru
     ('swapped', 'that is the maximum; its corner has to be rounded', soft_rule(lambda x: x.amax(1), soft_grad)),
     ('swapped', 'the whole g goes to the largest: that is the rule of `amax`', soft_rule(soft_y, lambda x, g: shared_top(g, x.amax(1), x))),
     ('missing', 'the exponentials have to be divided by their sum', soft_rule(soft_y, lambda x, g: g[:, None]*(x - x.amax(1, keepdim=True)).exp())),
-    ('swapped', 'a mean of exponentials, where their sum is asked for', soft_rule(lambda x: (x - x.amax(1, keepdim=True)).exp().mean(1).log() + x.amax(1), soft_grad)),
+    ('mean-for-sum', 'a mean of exponentials, where their sum is asked for', soft_rule(lambda x: (x - x.amax(1, keepdim=True)).exp().mean(1).log() + x.amax(1), soft_grad)),
     ])]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from .compare import compare
 from .diagnose import UNKNOWN, Look, Suspect, Verdict, by_size, dense, entries, explain, find_uniform, find_where, gives, same
-from .repair import astray, call_order, codes, misfit_shapes
+from .repair import FEW, astray, call_order, codes, misfit_shapes, repair
 from .run import alike, copy_args, first_wrong, quick, run_all, tensors
 
 # %% ../../nbs/tools/explain.ipynb #c15d3ec9
@@ -46,9 +46,16 @@ def shapes(args): # as in `tensors`
 def advice(exercise, attempt, error, line): # the exception; the learner's line
     "What to do about an error that learners meet on the way; '' where nothing is sure"
     said, cls = message(error), attempt if isinstance(attempt, type) else object
-    if 'does not require grad' in said: return 'Nothing here is watched by autograd. In this course the gradient is written down, not asked for.'
+    if 'does not require grad' in said: return '' if issubclass(cls, torch.autograd.Function) else 'Nothing here is watched by autograd. In this course the gradient is written down, not asked for.'
+    if 'bitwise_' in said: return '`&`, `|` and `~` bind tighter than `<` and `>=`: put brackets around each comparison.'
+    if 'is not a Module subclass' in said: return '`nn.Sequential` takes the layers one by one: unpack the list with `*`.'
+    if '[ModuleList]' in said: return 'A `ModuleList` only keeps its layers: call them one after the other, or use `nn.Sequential`.'
+    unknown = re.search(r"name '(\w+)' is not defined", said)
+    if cls is not object and unknown and any(unknown[1] in code.co_varnames for code in codes(attempt)): return f'Another method knows `{unknown[1]}`, this one does not: keep it in `self` there, and read `self.{unknown[1]}` here.'
+    if 'backward' in exercise.stub and 'backward()' in said and 'positional argument' in said: return '`backward` is called without arguments: what arrives is the `.g` of what the last call has returned.'
     if 'is ambiguous' in said: return '`if`, `and`, `or`, `not` and a chain such as `a < b < c` ask for one truth; a tensor has one for each entry. `torch.where`, `&`, `|` and `~` go entry by entry.'
     unset = re.search(r"has no attribute '(\w+)'", said)
+    if cls is not object and unset and unset[1] in ('out', 'args') and any('forward' in code.co_names for code in codes(attempt)): return '`forward` is the formula alone, and keeps nothing: call the layer itself.'
     if unset and re.match(r"AttributeError: '(int|float)'", said): return f'A plain number has no `.{unset[1]}`: which of the names in that line can be one?'
     if cls is not object and unset and f"'{cls.__name__}' object" in said and f'self.{unset[1]}' in line: return f'`self.{unset[1]}` is read there, and nothing has set it before: keep it in `self` when the layer is made or called.'
     if 'bwd' in exercise.stub and 'bwd()' in said and 'positional argument' in said: return 'A `Module` calls `bwd(self, out, inp)`.'
@@ -187,11 +194,11 @@ def suspect_runs(exercise, suspect): # a `Suspect`
     try: return run_all(exercise, suspect.got, seed=0)
     except Exception: return None
 
-def suspected(exercise, runs, looks, name): # runs of the attempt, from seed 0
+def suspected(exercise, runs, looks, name, these): # runs of the attempt in some cases, from seed 0; numbers of these cases
     "Cause and sentence of the suspect that gives the same in every case; None"
     for k, s in enumerate(exercise.suspects):
         theirs = exercise.once(('suspect', k), lambda: suspect_runs(exercise, s))
-        if theirs and all(map(in_all, theirs, runs)): return s.cause, 'is wrong: ' + s.says
+        if theirs and all(in_all(theirs[k], run) for k, run in zip(these, runs)): return s.cause, 'is wrong: ' + s.says
 
 # %% ../../nbs/tools/explain.ipynb #b435cad8
 def altered(case, names, f): # names of tensors, of their `.g` or of numbers; function of one of them
@@ -256,7 +263,7 @@ def depends(exercise, attempt, name, these): # name of a tensor; numbers of case
         if False in right and mine == {True}: return 'missing', f'is the same whatever stands in {words}'
 
 # %% ../../nbs/tools/explain.ipynb #e30bf087
-def why(exercise, attempt, runs, found, seeded, fix=None): # runs from NaN and their rows; gives the runs from any seeds; a `Repair` or None
+def why(exercise, attempt, runs, found, seeded): # runs from NaN and their rows; gives the runs from any seeds
     "The `Verdict` on an attempt that gives a wrong tensor"
     name = first_wrong(exercise, found)
     these, note = where_wrong(exercise, found, name)
@@ -265,7 +272,7 @@ def why(exercise, attempt, runs, found, seeded, fix=None): # runs from NaN and t
     raw = [again[k] for k in these]
     if any(runs[k].got.get(name) is not None for k in bad): runs, again, third = (filled(o, name) for o in (runs, again, third))
     seen = [look_at(exercise, exercise.all_cases()[k], again[k], name) for k in these]
-    cause, says, voice = speak(exercise, attempt, name, [o[k] for o in (runs, again, third) for k in these], raw, seen, seeded, these, fix)
+    cause, says, voice, fix = speak(exercise, attempt, name, [o[k] for o in (runs, again, third) for k in these], raw, seen, seeded, these)
     if (cause, says) == UNKNOWN: says = pattern([exercise.all_cases()[k] for k in these], [these.index(k) for k in bad]) or says
     shown = [k for k in bad if 'has shape' in says and getattr(runs[k].got.get(name), 'shape', None) != exercise.all_cases()[k].want[name].shape] or bad
     k = min(shown, key=lambda k: by_size(seen[these.index(k)]))
@@ -273,11 +280,11 @@ def why(exercise, attempt, runs, found, seeded, fix=None): # runs from NaN and t
     return exercise.verdict('special-case' if note else cause, name, in_words(exercise, name, says), case.label, entries(runs[k].got.get(name), case.want[name]),
                             f'There: {found[k][name].verdict}.' if 'shape' in found[k][name].verdict and 'shape' not in says else '', note, fix, voice)
 
-def speak(exercise, attempt, name, three, raw, seen, seeded, these, fix): # runs from NaN and from two seeds, one after the other
-    "Cause, sentence and voice, the surest first"
+def speak(exercise, attempt, name, three, raw, seen, seeded, these): # runs from NaN and from two seeds, one after the other
+    "Cause, sentence, voice and a `Repair` or None, the surest first; an edit is searched for long only where no surer voice speaks"
     runs, again, third = (three[k*len(these):(k + 1)*len(these)] for k in range(3))
     order = call_order(exercise, attempt)
-    if order: return order[0], f'is wrong: {order[1]}', 'relation'
+    if order: return order[0], f'is wrong: {order[1]}', 'relation', repair(exercise, attempt, FEW)
     related = landed(raw, seen, name) or explain(seen)
     if related == UNKNOWN or all(compare(name, l.got, l.want, l.tol).ok for l in seen):
         twice = [seeded(0)[0][k] for k in these] if left_over(runs, again, third, name) else []
@@ -286,14 +293,16 @@ def speak(exercise, attempt, name, three, raw, seen, seeded, these, fix): # runs
     if uniform: related = depends(exercise, attempt, name, these) or uniform
     if related[0] == 'not-finite': related = 'not-finite', (find_where(seen) or related)[1]
     weak = related == UNKNOWN or 'has shape' in related[1] or related[0] == 'not-finite' and 'only where' not in related[1]
-    if not weak and not (fix and related[0] == 'swapped'): return related[0], sentence(related[1]) + f'\n{fix.says}' if fix else related[1], 'relation'
-    known = None if fix and fix.reason else suspected(exercise, raw, seen, name)
-    if known: return *known, 'suspect'
-    if fix: return fix.cause, sentence(related[1] if related != UNKNOWN else 'is wrong') + f'\n{fix.says}', 'repair'
+    sure = not weak and related[0] != 'swapped'
+    known = None if sure else suspected(exercise, raw, seen, name, these)
+    if known: return *known, 'suspect', None
+    fix = repair(exercise, attempt, *[FEW]*sure)
+    if fix: return related[0] if sure else fix.cause, sentence(related[1] if related != UNKNOWN else 'is wrong') + f'\n{fix.says}', 'relation' if sure else 'repair', fix
+    if not weak: return *related, 'relation', None
     if related == UNKNOWN: related = depends(exercise, attempt, name, these) or find_where(seen) or related
     place = astray(exercise, attempt) if related == UNKNOWN else None
-    if place: return 'swapped', f'is wrong: {place}', 'place'
-    return *related, '' if related == UNKNOWN else 'relation'
+    if place: return 'swapped', f'is wrong: {place}', 'place', None
+    return *related, '' if related == UNKNOWN else 'relation', None
 
 # %% ../../nbs/tools/explain.ipynb #397411a5
 def in_words(exercise, name, says): # what goes on after the name of the tensor

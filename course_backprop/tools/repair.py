@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['STEADY', 'WORKS', 'TABLE', 'PRODUCTS', 'NO_VALUES', 'COUNT', 'GONE', 'KEEP', 'MODULES', 'OPS', 'ALIKE', 'DIMS',
-           'SUFFIX', 'TRIALS', 'VERBS', 'Part', 'parsed', 'inner', 'code_of', 'does_the_same', 'tree_of', 'functions',
-           'source_of', 'Patience', 'rebuilt', 'Place', 'put', 'places', 'text', 'dotted', 'owner', 'seen_values',
-           'value_places', 'seen_at', 'Scope', 'Row', 'pattern', 'rewrites', 'fits', 'within_comparison', 'is_value',
-           'is_operand', 'loaded', 'match', 'fill', 'made', 'changed_node', 'sensible', 'in_shape', 'is_count',
-           'written', 'name_of', 'is_method', 'less', 'missing_part', 'other_operator', 'other_brackets', 'products',
-           'bare', 'other_reduction', 'other_function', 'other_arguments', 'other_number', 'with_dtype', 'renamed',
-           'aimed', 'other_parameters', 'simple', 'other_block', 'in_turns', 'moved', 'one_more', 'registered', 'Edit',
-           'edits', 'is_one', 'idle', 'applied', 'edited', 'nearness', 'grouped', 'together', 'Search', 'cause_of',
-           'Repair', 'all_of_them', 'capital', 'told', 'before_after', 'silent', 'repair', 'Results', 'astray', 'Heard',
-           'each', 'codes', 'Call', 'calls_of', 'call_order', 'in_letters', 'misfit_shapes']
+           'SUFFIX', 'TRIALS', 'FEW', 'VERBS', 'Part', 'parsed', 'inner', 'code_of', 'does_the_same', 'tree_of',
+           'functions', 'source_of', 'Patience', 'rebuilt', 'Place', 'put', 'places', 'text', 'dotted', 'owner',
+           'seen_values', 'value_places', 'seen_at', 'Scope', 'Row', 'pattern', 'rewrites', 'fits', 'within_comparison',
+           'is_value', 'is_bound', 'is_operand', 'loaded', 'match', 'fill', 'made', 'changed_node', 'sensible',
+           'in_shape', 'is_count', 'written', 'name_of', 'is_method', 'less', 'missing_part', 'other_operator',
+           'other_brackets', 'products', 'bare', 'other_reduction', 'other_function', 'other_arguments', 'other_number',
+           'with_dtype', 'renamed', 'aimed', 'other_parameters', 'simple', 'other_block', 'in_turns', 'moved',
+           'one_more', 'registered', 'Edit', 'edits', 'is_one', 'idle', 'applied', 'edited', 'nearness', 'grouped',
+           'together', 'Search', 'cause_of', 'Repair', 'all_of_them', 'capital', 'told', 'before_after', 'silent',
+           'repair', 'Results', 'astray', 'Heard', 'each', 'codes', 'Call', 'calls_of', 'call_order', 'in_letters',
+           'misfit_shapes']
 
 # %% ../../nbs/tools/repair.ipynb #d88fe821
 import ast, copy, dis, inspect, itertools, linecache, math, re, sys, time, types, warnings
@@ -367,6 +368,10 @@ def is_value(place):
     if isinstance(above, ast.Attribute): return above.attr in ('sum', 'mean', 'exp') or isinstance(node, (ast.BinOp, ast.Call)) and not above.attr.endswith('_')
     return isinstance(above, (ast.Tuple, ast.Compare))
 
+def is_bound(place):
+    "Does it stand in a slice, or in a `range`?"
+    return any(isinstance(o, ast.Slice) or isinstance(o, ast.Call) and name_of(o) == 'range' for o in place.above)
+
 def is_operand(place):
     "Is it a value of its own, not the name of a function or a part of a path?"
     if isinstance(place.node, NO_VALUES + (ast.Compare,)) or within_comparison(place): return False
@@ -403,7 +408,9 @@ def changed_node(node, **fields):
 def sensible(how, place, new, words, scope):
     "Could a learner have meant it?"
     if how.startswith('T = Y'): return scope.nothing                                            # nothing has come back so far
+    if how.startswith(('B - A', 'A + B', 'A - B')) and is_bound(place): return False                # a number of rows has no sign
     if how.startswith('B - A'): return not isinstance(words['B'], ast.Constant)                 # 1 - p is seldom meant to be p - 1
+    if how == 'T = A → T.copy_(A)': return not isinstance(words['T'], ast.Subscript)            # a list keeps what is put into it
     if how.startswith('S → S/K'): return not any(isinstance(o, ast.BinOp) and isinstance(o.op, ast.Mult) and text(words['K']) in (text(o.left), text(o.right)) for o in place.above)
     if how.startswith('A*(B'): return isinstance(scope.at.get(id(words['A'])), (int, float))    # a number alone is seldom meant for one of two terms
     if how.startswith('A*P'): return dotted(words['A']) in scope.upstream and dotted(words['P']) not in scope.marks + scope.numbers
@@ -754,12 +761,12 @@ def together(edits):
             yield list({min(o): e for e, o in ends[::-1] if len(o) == 1}.values())[::-1]
 
 # %% ../../nbs/tools/repair.ipynb #b8cd6165
-TRIALS = 800    # so many, and not so many seconds, so that a slow machine says the same
+TRIALS, FEW = 800, 250    # so many, and not so many seconds, so that a slow machine says the same; where only the line is still to be found
 
 class Search:
     "What is known of a wrong attempt, and of the edits that were tried"
-    def __init__(self, exercise, attempt, cases=None):
-        self.exercise, self.attempt, self.cases, self.parts = exercise, attempt, cases or exercise.all_cases(), source_of(attempt)
+    def __init__(self, exercise, attempt, trials=TRIALS):
+        self.exercise, self.attempt, self.trials, self.cases, self.parts = exercise, attempt, trials, exercise.all_cases(), source_of(attempt)
         self.tried, self.found, self.near, self.known = 0, [], [], {}
         self.raises = self.changes = False
         if self.parts: self.look()
@@ -824,7 +831,7 @@ class Search:
         if wrong is None: self.near.append((sum(near), changes))
         elif not wrong or not ('acts' in self.cases[0].args or any(e.row.how == 'E → Q' for e in changes)): self.found.append((bool(wrong), changes))
 
-    def done(self): return self.tried >= TRIALS or any(not wrong for wrong, _ in self.found)
+    def done(self): return self.tried >= self.trials or any(not wrong for wrong, _ in self.found)
 
     def run(self, todo, end):
         "Try lists of edits until one makes all right, or the time is over"
@@ -908,7 +915,6 @@ class Repair(NamedTuple):
     before: str  # the statement as it is
     after: str   # and as it should be
     all: bool    # is everything right then? Else the first wrong tensor is, and nothing else is worse
-    reason: bool # is it said what is wrong, and not only what would be right?
 
 def all_of_them(changes):
     "Are all places of these statements changed that look as these do?"
@@ -946,19 +952,20 @@ def silent():
 @silent()
 def repair(exercise,   # `Exercise`
            attempt,    # a wrong one: a function or a class
-           cases=None, # those in which it has to be right then; None: all
-           seconds=1.5, # of computing, at most
-          ):           # `Repair`, or None
+           trials=TRIALS, # at most
+          ):           # `Repair`, or None; so too if a call takes too long
     "The smallest change of an attempt's own code, one edit or two, that makes it right"
-    s = within(10, lambda: Search(exercise, attempt, cases))
-    if not s.parts or not s.probes: return None
-    todo, start = s.singles(), sum(within(5, lambda: s.near_to(attempt)))
-    end = time.process_time() + seconds
-    s.run(todo, end)
-    if not s.found: s.run(s.pairs(start), end)
+    try:
+        s = within(10, lambda: Search(exercise, attempt, trials))
+        if not s.parts or not s.probes: return None
+        todo, start = s.singles(), sum(within(5, lambda: s.near_to(attempt)))
+        end = time.process_time() + exercise.patience
+        s.run(todo, end)
+        if not s.found: s.run(s.pairs(start), end)
+    except TimeoutError: return None
     if not s.found: return None
     wrong, changes = min(s.found, key=lambda o: o[0])
-    return Repair(cause_of(changes[0], s), told(changes), changes[0].line(), *before_after(changes), not wrong, all(e.row.says != WORKS for e in changes))
+    return Repair(cause_of(changes[0], s), told(changes), changes[0].line(), *before_after(changes), not wrong)
 
 # %% ../../nbs/tools/repair.ipynb #d212c78d
 class Results(TorchDispatchMode):
@@ -1068,6 +1075,10 @@ def call_order(exercise, # `Exercise`
     twice = {c for c, what, name in mine if what == 'sets' and c.name and mine.count((c, what, name)) > 1}
     for c, r in itertools.product(made, needed):
         if c in twice and c.name == r.name and r not in made: return 'swapped', f'{c} is called twice, and {r} not at all'
+    for name in {n for _, what, n in right if what == 'sets' and sum(w == 'sets' and n == k for _, w, k in right) > 1}:
+        heard = [(c, what) for c, what, n in mine if n == name]
+        lost = next(((c, d) for (c, a), (d, b) in zip(heard, heard[1:]) if a == b == 'sets'), None)
+        if lost: return 'missing', f'{lost[1]} sets `{name}.g` anew, and nothing has read by then what {lost[0]} had put there: keep that first, and add it'
     for c, r in itertools.product(made, needed):
         if c.name != r.name or c in needed or r in made or '…' in c.args: continue
         if sorted(c.args) == sorted(r.args): return 'swapped', f'the arguments of {c} have to change places: {r}'
@@ -1116,10 +1127,11 @@ def misfit_shapes(exercise, # `Exercise`
         else: continue
         if not heard or not all(isinstance(t, Tensor) and t.ndim == 2 for t in heard[-1][1:]): continue
         k, a, b = heard[-1]
-        node, name, letter = where[k].node, next(iter(case.want)), partial(in_letters, sizes=sizes(case))
+        node, letter, sets = where[k].node, partial(in_letters, sizes=sizes(case)), [*map(dotted, getattr(where[k].stmt, 'targets', []))]
+        name = next((o for o in sets if o.endswith('.g')), next(iter(case.want)))
         product = not isinstance(node, ast.BinOp) or isinstance(node.op, ast.MatMult)
         if a.shape[1] == b.shape[0] if product else a.shape == b.shape: continue
         verb, word = VERBS[type(node.op) if isinstance(node, ast.BinOp) else ast.MatMult]
         says = f'line {node.lineno}: in `{text(node)}` you {verb} {letter(a.shape)} {word} {letter(b.shape)}'
-        if product and name.endswith('.g'): says += f'; `{name}` is {letter(case.want[name].shape)}: which index has to be summed away?'
+        if product and name.endswith('.g') and name in case.want: says += f'; `{name}` is {letter(case.want[name].shape)}: which index has to be summed away?'
         return says, case

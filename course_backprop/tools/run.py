@@ -10,7 +10,7 @@ __all__ = ['PATCHABLE', 'KEPT', 'IDLE', 'MB', 'SECONDS', 'Case', 'copy_tensor', 
 
 # %% ../../nbs/tools/run.ipynb #fec20d63
 import builtins, ctypes, dis, gc, io, math, os, random, sys, threading, time, tracemalloc, types, weakref
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from typing import Callable, NamedTuple
 import torch
@@ -75,6 +75,7 @@ class Exercise:
     waste: tuple = (0, '')     # bytes a sample that a usual mistake needs, and a sentence on it
     unset: str = 'was not set' # what it means that a tensor is missing
     asks: str = 'a tensor'     # what is to come back
+    patience: float = 1.5      # seconds of computing that the search for a `Repair` may take
 
     def __post_init__(self):
         if self.run is None: self.run = call_it
@@ -210,8 +211,9 @@ def as_it_was():
     names, environ, stdout, stderr = [dict(vars(o)) for o in PATCHABLE], dict(os.environ), sys.stdout, sys.stderr
     values = [get() for get, _ in KEPT]
     torch.set_default_dtype(torch.float32)
+    device = nullcontext() if torch.empty(0).device.type == 'cpu' else torch.device('cpu')       # it slows every call of torch's down
     try:
-        with torch.device('cpu'), torch.autocast('cpu', enabled=False), torch.inference_mode(False), torch.enable_grad(): yield
+        with device, torch.autocast('cpu', enabled=False), torch.inference_mode(False), torch.enable_grad(): yield
     finally:
         for owner, before in zip(PATCHABLE, names): restore(owner, before)
         for (get, put), value in zip(KEPT, values):
