@@ -69,7 +69,7 @@ TEMPLATE = """{% extends 'reveal/index.html.j2' %}
 {% block html_head_js %}{% endblock %}
 {% block html_head_js_mathjax %}<script>MathJax = {tex: {inlineMath: [['$', '$']], displayMath: [['$$', '$$']]}, startup: {typeset: false}}</script>
 <script src="assets/mathjax/tex-chtml.js"></script><style>.reveal { font-size: 30px } .reveal .slides img { width: 100%; max-height: 560px; object-fit: contain; object-position: left; margin: 0 }
-.reveal .slides section { text-align: left } .reveal .jp-Cell { padding: 0 } .reveal .slides h1 { font-size: 64px } .reveal .slides h2 { font-size: 44px; margin: 0 0 20px } .anchor-link { display: none }
+.reveal .slides section { text-align: left } .reveal .jp-Cell { padding: 0 } .reveal .slides :is(h1, h2) { text-transform: none; font-weight: normal } .reveal .slides h1 { font-size: 64px } .reveal .slides h2 { font-size: 44px; margin: 0 0 20px } .anchor-link { display: none }
 .reveal .slides :is(p, li, blockquote) { font-size: 1em; line-height: 1.35 } .jp-RenderedHTMLCommon { font-size: 1em !important }</style>{% endblock %}
 {% block footer_js %}<script src="assets/reveal/dist/reveal.js"></script><script src="assets/reveal/plugin/notes/notes.js"></script><script>
 const fit = () => document.querySelectorAll('.slides section section').forEach(o => { for (let k = 30; o.scrollHeight > 700 && k > 12; k--) o.style.fontSize = k + 'px' });
@@ -96,7 +96,7 @@ def write_slides(lesson, # file of a lesson
     import nbformat
     from nbconvert.exporters import SlidesExporter
     assets(out/'assets')
-    exporter = SlidesExporter(raw_template=TEMPLATE, reveal_url_prefix='assets/reveal')
+    exporter = SlidesExporter(raw_template=TEMPLATE, reveal_url_prefix='assets/reveal', reveal_theme='white')
     text, _ = exporter.from_notebook_node(nbformat.from_dict(notebook(json.loads(lesson.read_bytes()))))
     (out/f'{lesson.stem}.html').write_text(text, encoding='utf-8')
     return out/f'{lesson.stem}.html'
