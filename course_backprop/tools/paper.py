@@ -45,7 +45,7 @@ def plain(t): # tensor, or a number. To HTML
     return '<table class="given">' + ''.join(f'<tr>{"".join(f"<td>{one(v)}</td>" for v in row)}</tr>' for row in t.tolist()) + '</table>'
 
 def given(**tensors): return ' &emsp; '.join(f'{name} = {plain(t)}' for name, t in tensors.items())
-def lines(*what): return '\n'.join(f'<p>{o}</p>' for o in what)
+def lines(*what): return '\n'.join(f'<div>{o}</div>' for o in what)
 
 def slopes(loss, leaves): # of the leaves, by name. To a dict
     "What autograd says"
@@ -67,8 +67,9 @@ def linear_task(r):
     def draw(): return leaf([numbers(r, 2) for _ in range(3)]), leaf(column(numbers(r, 2))), leaf([r.randint(1, 4)]), leaf(column(numbers(r, 3, (1, -1))))
     def found(x, w, b, g): return slopes(((x @ w + b)*g).sum(), dict(x=x, w=w, b=b))
     x, w, b, g = fair(draw, lambda *o: all((v != 0).all() for v in found(*o).values()))
-    return Task('A linear layer', lines('Three samples x, a row each, go through a linear layer with w and b; out.g arrives. Give x.g, w.g and b.g.', given(**{'x': x, 'w': w, 'b': b, 'out.g': g})),
-                lines(given(**found(x, w, b, g))), tuple(o for name in ('x.g', 'w.g', 'b.g') for o in ((1, f'the shape of {name}'), (1, 'its numbers'))))
+    text = 'Three samples x, a row each, go through a linear layer with w and b; out.g arrives. Give x.g, w.g and b.g.'
+    return Task('A linear layer', lines(text, given(**{'x': x, 'w': w, 'b': b, 'out.g': g})),
+                lines(given(**found(x, w, b, g))), tuple(o for name in ('x.g', 'w.g', 'b.g') for o in ((1, f'the shape of {name}'), (1, f'the numbers of {name}'))))
 
 # %% ../../nbs/tools/paper.ipynb #b6f20d8a
 def passes(x, w1, b1, w2, b2, y): # to two dicts: forward, back
@@ -79,27 +80,31 @@ def passes(x, w1, b1, w2, b2, y): # to two dicts: forward, back
     return dict(t=t, v=t.relu(), u=u), back
 
 def network_task(r):
-    def draw(): return leaf([r.sample([1, 2, 3], 2)]), leaf([numbers(r, 2) for _ in range(2)]), leaf(numbers(r, 2)), leaf(column(numbers(r, 2, (1, -1)))), leaf([r.randint(1, 3)]), leaf(float(r.randint(-4, 4)))
+    def draw(): return (leaf([r.sample([1, 2, 3], 2)]), leaf([numbers(r, 2) for _ in range(2)]), leaf(numbers(r, 2)),
+                        leaf(column(numbers(r, 2, (1, -1)))), leaf([r.randint(1, 3)]), leaf(float(r.randint(-4, 4))))
     def ok(*o):
         forward, back = passes(*o)
         return {*forward['t'].sign().flatten().tolist()} == {-1, 1} and 2 < back['u.g'].abs() <= 20 and max(v.abs().max() for v in back.values()) <= 100
     x, w1, b1, w2, b2, y = fair(draw, ok)
     forward, back = passes(x, w1, b1, w2, b2, y)
-    text = 'One sample x goes through the network; w1 has a row for each input and a column for each hidden unit. The loss is (u − y)². Go forward, then back: give t, u, and the gradients of w2, b2, w1 and b1.'
+    text = '''One sample x goes through the network; w1 has a row for each input and a column for each hidden unit. The loss is (u&nbsp;−&nbsp;y)².
+Go forward, then back: give t, u, and the gradients of w2, b2, w1 and b1.'''
     return Task('Both passes', lines(text, given(x=x, w1=w1, b1=b1, w2=w2, b2=b2, y=y)), lines(given(**forward), given(**back)),
-                tuple((1, o) for o in ('t', 'u, with the gate', 'u.g', 'w2.g', 'b2.g', 't.g, with the gate', 'w1.g, all of it', 'b1.g')))
+                tuple((1, o) for o in ('t', 'u', 'u.g', 'w2.g', 'b2.g', 't.g', 'w1.g', 'b1.g')))
 
 # %% ../../nbs/tools/paper.ipynb #7cb9323e
 def shape_task(r):
     n, i, o = r.sample([64, 100, 30, 12, 500], 3)
-    return Task('Shapes', lines(f'{n} samples of {i} numbers go through a linear layer with {o} outputs. Which shapes have w, w.g, b.g and x.g? Over which index is w.g a sum, and how many summands has each of its entries?'),
-                lines(f'w and w.g ({i},{o}), b.g ({o},), x.g ({n},{i}); over the samples, {n} summands'), ((1, 'w and w.g'), (1, 'b.g'), (1, 'x.g'), (1, 'the sum')))
+    text = f'''{n} samples of {i} numbers go through a linear layer with {o} outputs. Which shapes have w, w.g, b.g and x.g?
+Over which index is w.g a sum, and how many summands has each of its entries?'''
+    return Task('Shapes', lines(text), lines(f'w and w.g ({i},{o}), b.g ({o},), x.g ({n},{i}); over the samples, {n} summands'), ((1, 'w and w.g'), (1, 'b.g'), (1, 'x.g'), (1, 'the sum')))
 
 def mistake_task(r):
     n, wrong = r.randint(3, 9), r.choice(['inp.g = 2*(inp - targ)', 'inp.g = (inp - targ)/n'])
     ratio = f'{n} times too large: the loss is a mean, so 1/n is missing' if '2*' in wrong else 'half of it: the slope of a square is twice what is squared'
-    return Task('A mistake', lines(f'Somebody wrote <code>{wrong}</code> for the gradient of the mean squared error of n = {n} predictions, where inp and targ have the same shape. By which factor is it wrong, and why?'),
-                lines(ratio), ((1, 'the factor'), (2, 'the reason')))
+    text = f'''Somebody wrote <code>{wrong}</code> for the gradient of the mean squared error of n = {n} predictions, where inp and targ have
+the same shape. By which factor is it wrong, and why?'''
+    return Task('A mistake', lines(text), lines(ratio), ((1, 'the factor'), (2, 'the reason')))
 
 def paper(seed): # to a list of `Task`s
     "The questions, with numbers from a seed"

@@ -160,8 +160,8 @@ HEAD = '''<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewp
 body {{ font: 16px/1.5 sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }}
 table {{ border-collapse: collapse }} th, td {{ text-align: left; padding: .15rem .8rem .15rem 0; vertical-align: top; border-bottom: 1px solid #ccc }}
 code {{ background: #f2f2f2; padding: 0 .2rem }} .quiet {{ color: #666 }} .state {{ white-space: nowrap; border-left: 5px solid; padding-left: .4rem }}
-.given td {{ border: 0; padding: 0 .5rem; text-align: right }} .given {{ display: inline-table; vertical-align: middle; margin: .2rem; border: solid #222; border-width: 0 1px }}
-.bars td {{ border: 0 }} .bars td:nth-child(2) {{ white-space: nowrap }} .track {{ width: 12rem; background: #eee; margin-top: .25rem }} .bar {{ background: #D55E00; height: 1rem; min-width: 3px }}
+.given td {{ border: 0; padding: 0 .5rem; text-align: right }} .given {{ display: inline-table; vertical-align: middle; margin: .3rem; border: solid #222; border-width: 0 1px; border-radius: .5rem; border-collapse: separate }}
+.bars td {{ border: 0 }} .bars td:nth-child(2) {{ white-space: nowrap }} .bars td:nth-child(4) {{ color: #666 }} .track {{ width: 12rem; background: #eee; margin-top: .25rem }} .bar {{ background: #D55E00; height: 1rem; min-width: 3px }}
 </style><h1>{title}</h1>
 '''
 
@@ -212,8 +212,8 @@ def class_page(rows): # to HTML
              + (': ' + html.escape('; '.join(sorted({o.note for o in unread}))) if unread else '') + '.</p>']
     for lesson in sorted({o.lesson for o in rows if o.exercise}):
         mine = [o for o in rows if o.lesson == lesson and o.exercise]
-        names = list(dict.fromkeys(o.exercise for o in mine))
-        parts += [heading(lesson), table(('', 'exercise', *STATES), [(k, name, *(sum(o.exercise == name and o.state == s for o in mine) for s in STATES)) for k, name in enumerate(names, 1)])]
+        names, count = list(dict.fromkeys(o.exercise for o in mine)), Counter((o.exercise, o.state) for o in mine)
+        parts += [heading(lesson), table(('', 'exercise', *STATES), [(k, name, *(count[name, s] for s in STATES)) for k, name in enumerate(names, 1)])]
         for k, name in enumerate(names, 1):
             if bad := [o for o in wrong if o.lesson == lesson and o.exercise == name]: parts += [f'<h3>{k}. {html.escape(name)}</h3>', bars(bad, students(mine))]
     if wrong: parts += ['<h2>In any exercise</h2>', bars(wrong, students(o for o in rows if o.exercise), lambda o: words(o[0].cause))]
@@ -225,11 +225,13 @@ def card(row): # to HTML
     from course_backprop.tools.diagnose import Entries, Verdict
     c, state = row.card or {}, row.state
     if not c or state == 'could not be run':
-        return f'<div style="border-left: 5px solid {COLORS[state]}; padding: 2px 12px"><p><b>{state}</b> · {html.escape(row.exercise)}</p><p>{html.escape(row.note or words(row.cause))}</p></div>'
+        why = html.escape(row.note or words(row.cause))
+        return f'<div style="border-left: 5px solid {COLORS[state]}; padding: 2px 12px"><p><b>{state}</b> · {html.escape(row.exercise)}</p><p>{why}</p></div>'
     said = {k: str(c.get(k) or '') for k in ('title', 'tensor', 'says', 'case', 'more', 'note')}
     try: rows = Entries([str(v) for v in o] for o in c.get('entries') or ()) or None
     except TypeError: rows = None
-    return Verdict(**said, ok=state == 'right', cause='special-case' if state == 'half' else row.cause, entries=rows, fix=SimpleNamespace(says=str(c.get('fix') or '')))._repr_html_()
+    fix = SimpleNamespace(says=str(c.get('fix') or ''))
+    return Verdict(**said, ok=state == 'right', cause='special-case' if state == 'half' else row.cause, entries=rows, fix=fix)._repr_html_()
 
 def student_page(student, rows): # to HTML
     "A student's points and cards"
@@ -239,8 +241,9 @@ def student_page(student, rows): # to HTML
         if not mine[0].exercise:
             parts.append(f'<p>{html.escape(mine[0].note)}</p>')
             continue
+        shown = [(k, o.exercise, State(o.state), o.points, o.line, o.note) for k, o in enumerate(mine, 1)]
         parts += [heading(lesson), f'<p><b>{sum(o.points for o in mine):g} of {len(mine)} points</b>, judged on {date.today():%Y-%m-%d}</p>',
-                  table(('', 'exercise', 'state', 'points', 'where', 'remark'), [(k, o.exercise, State(o.state), o.points, o.line, o.note) for k, o in enumerate(mine, 1)]),
+                  table(('', 'exercise', 'state', 'points', 'line', 'note'), shown),
                   *(f'<h3>{k}. {html.escape(o.exercise)}</h3>{card(o)}' for k, o in enumerate(mine, 1) if o.state != 'not started')]
     return page(student, *parts)
 
@@ -276,7 +279,8 @@ def one_each(hand_ins):
 
 def doubtful(read, listed): # `HandIn`s before and after `one_each`. To lines
     "Whose names to look at: those that aren't in the name of a file, and those that came twice"
-    if names := dict.fromkeys(o.student for o in read if o.student not in o.path.stem): yield f'Named after a folder, since the file has no name of its own: {", ".join(names)}'
+    names = dict.fromkeys(o.student for o in read if o.student not in o.path.stem.replace((o.lesson or '')[:-6], ''))
+    if names: yield f'Named after a folder, since the file has no name of its own: {", ".join(names)}'
     for o, new in zip(read, listed):
         if o.student != new.student: yield f'{o.path} is one more notebook of {o.student} for the same lesson; listed as {new.student}'
 
@@ -305,8 +309,8 @@ def solutions(): # to {exercise: source}
 def common(wrong, most=6): # text of wrong versions. To Markdown
     "The first of each kind, the shortest first. What was only thought of to try the check has a comment of its own: it is taken where nothing else is there"
     from course_backprop.tools.proof import split
-    found = [(lines[0], comment.partition(':')[0].split()[0], comment.partition(':')[2].strip()) for lines, comment in split(wrong) if len(lines) == 1 and comment.strip()]
-    found = [o for o in found if o[1] != 'unknown']
+    said = [(lines[0], *comment.partition(':')[::2]) for lines, comment in split(wrong) if len(lines) == 1 and comment.strip()]
+    found = [(line, causes.split()[0], what.strip()) for line, causes, what in said if not causes.startswith('unknown')]
     kinds = {o[1]: o for o in reversed([o for o in found if not o[2]] or found)}
     return '\n'.join(f'- `{line}`: {what or words(cause)} ({cause})' for line, cause, what in sorted(kinds.values(), key=lambda o: len(o[0]))[:most])
 
@@ -412,7 +416,7 @@ def paper(opts): # options. To an exit status, or a line on what is wrong
     tasks = paper(opts.seed)
     total = sum(o.points for o in tasks)
     def sheet(title, head, what): return page(title, f'<p>{head}</p>', *(f'<h2>{k}. {o.title} ({o.points} points)</h2>{what(o)}' for k, o in enumerate(tasks, 1)))
-    def key(o): return f'{o.key}<p class="quiet">' + '<br>'.join(f'{p} for {what}' for p, what in o.marks) + '</p>'
+    def key(o): return f'{o.key}<p class="quiet">' + ', '.join(f'{p} for {what}' for p, what in o.marks) + '</p>'
     head = f'Name: ____________________________ &emsp; {MINUTES} minutes, {total} points &emsp; <span class="quiet">paper {opts.seed}</span>'
     pages = dict(paper=sheet('Backpropagation: a test', head, lambda o: o.text), key=sheet(f'Key of paper {opts.seed}', f'{total} points', key))
     try:
