@@ -96,7 +96,7 @@ def test_pages(reported):
     page = (reported[1]/'class.html').read_text(encoding='utf-8')
     assert '12 notebooks were handed in, 2 of them' in page and '2 of 10' in page and 'n times too large' in page
     cards = (reported[1]/'students'/'B.html').read_text(encoding='utf-8')
-    assert '<b>✗ wrong</b> · mse_grad' in cards and 'ratio' in cards and '0 of 4 points' in cards
+    assert '<b>✗ wrong</b> · <code>mse_grad</code>' in cards and 'ratio' in cards and '0 of 4 points' in cards
     assert '1 of 4 points' in (reported[1]/'students'/'L.html').read_text(encoding='utf-8')
 
 # What an attempt can't do
