@@ -200,6 +200,7 @@ for op in KINDS[two].split(): setattr(Var, f'__r{op}__', turned(op))
 for op in 'neg exp log sqrt tanh sigmoid relu abs'.split(): setattr(Var, op, lambda self, op=op: apply(op, self))
 for op in 'iadd isub imul itruediv ipow imatmul setitem'.split():
     setattr(Var, f'__{op}__', refused(op, 'a `Var` is not changed in place, since a rule may need its old value'))
+Var.backward = refused('L.backward()', 'the way back is a function here, `backward(L)`')
 for op in 'bool int float'.split(): setattr(Var, f'__{op}__', refused(op, 'a `Var` is not a plain number; its tensor is `.data`'))
 Var.__neg__, Var.__abs__, Var.__matmul__, Var.__rmatmul__ = Var.neg, Var.abs, matmul, lambda b, a: matmul(a, b)
 
