@@ -183,7 +183,7 @@ def resume(path, settings, state): # as in `train_shards`; a dict; list of tenso
     agree(**settings)
     if dist.get_rank() == 0 and path and Path(path).exists():
         old, saved = torch.load(path, weights_only=True)
-        if old != settings: raise ValueError(f'{path} is of another training: {old}')
+        if old != settings: raise ValueError(f'{path} is of another training: {old}. It can\'t be lengthened: delete it to begin anew')
         for t, kept in zip(state, saved): t.copy_(kept)
     broadcast_params(state)
 
@@ -196,7 +196,9 @@ def train_shards(epochs=5, batch=64, lr=.05, images=50000, hidden=50, seed=0, # 
     opt, rows = SGD(parameters(model), lr, momentum=.9), shard(images, dist.get_world_size(), rank)
     opt.velocity, history = [torch.zeros_like(w) for w in opt.params], torch.full((epochs, -(-images//batch) + 1), float('nan'))
     resume(path, settings, [history, *opt.params, *opt.velocity])
-    for epoch in range(history[:, -1].isfinite().sum().item(), epochs):    # from the first that isn't done
+    done = history[:, -1].isfinite().sum().item()
+    if rank == 0 and told and done == epochs: print(f'all {epochs} epochs are done already: delete {path} to begin anew', flush=True)
+    for epoch in range(done, epochs):
         opt.lr, order = lr/2**epoch, torch.randperm(images, generator=torch.Generator().manual_seed(seed + epoch))
         for k, at in enumerate(order.split(batch)):
             mine = at[(at >= rows.start) & (at < rows.stop)] - rows.start            # those of the batch that this rank has
