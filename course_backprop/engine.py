@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RULES', 'FORWARD', 'KINDS', 'unbroadcast', 'wants', 'order', 'safe', 'kept', 'ties', 'piece', 'add_at', 'value',
            'versions', 'apply', 'where', 'put', 'cat', 'stack', 'matmul', 'dims', 'flat', 'count', 'Methods', 'Var',
-           'beside', 'two', 'turned', 'compared', 'refused', 'shares', 'walk', 'seed', 'backward', 'grad']
+           'beside', 'two', 'turned', 'compared', 'refused', 'shares', 'unchanged', 'walk', 'seed', 'backward', 'grad']
 
 # %% ../nbs/11_engine.ipynb #e11a0002
 import math, operator
@@ -200,6 +200,7 @@ for op in KINDS[two].split(): setattr(Var, f'__r{op}__', turned(op))
 for op in 'neg exp log sqrt tanh sigmoid relu abs'.split(): setattr(Var, op, lambda self, op=op: apply(op, self))
 for op in 'iadd isub imul itruediv ipow imatmul setitem'.split():
     setattr(Var, f'__{op}__', refused(op, 'a `Var` is not changed in place, since a rule may need its old value'))
+Var.backward = refused('L.backward()', 'the way back is a function here, `backward(L)`')
 for op in 'bool int float'.split(): setattr(Var, f'__{op}__', refused(op, 'a `Var` is not a plain number; its tensor is `.data`'))
 Var.__neg__, Var.__abs__, Var.__matmul__, Var.__rmatmul__ = Var.neg, Var.abs, matmul, lambda b, a: matmul(a, b)
 
@@ -210,15 +211,18 @@ def shares(v, g, see): # a `Var`; what arrived there; what the rules are to see 
     for k, o in enumerate(v.args):
         if wants(o): yield o, unbroadcast((rules(k) if callable(rules) else rules[k])(g, y, *args), o.shape)
 
+def unchanged(nodes): # `Var`s
+    "RuntimeError where what one took or gave was changed in place since"
+    for v in nodes:
+        if v.op and v.versions != versions([*map(value, v.args), v.data]): raise RuntimeError(f'what `{v.op}` took or gave was changed in place before the way back')
+
 def walk(root, g, see, keep=True): # a `Var`; its gradient; as in `shares`; False: free the graph behind
     """Yields each `Var` from `root` back to the leaves, with its whole gradient. Before that ValueError where two `Var`s hold one tensor,
     RuntimeError where one was changed in place since"""
     nodes, arrived = order(root), {id(root): g}
     leaves = [id(v.data) for v in nodes if not v.op]
     if len(set(leaves)) < len(leaves): raise ValueError('two `Var`s hold one tensor, whose gradient is the sum of theirs: make one, and use it twice')
-    for v in nodes:
-        if v.op and v.versions != versions([*map(value, v.args), v.data]):
-            raise RuntimeError(f'what `{v.op}` took or gave was changed in place before the way back')
+    unchanged(nodes)
     while nodes:
         v = nodes.pop()
         g = arrived.pop(id(v))

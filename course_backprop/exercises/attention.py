@@ -32,7 +32,7 @@ Question('recall_which_norm', 'batch norm', 'It normalises each column by a mean
 Question('letter_a', 3, 'It was looked up three times, and each time 1 came back.',
     {1: 'So it would be for `b`, which is there once.', 2: 'So often is `n` there.', 1/3: 'The loss is a sum, not a mean.', 6: 'That many letters are there. How many of them are an `a`?', 1/2: 'The loss is a sum, not a mean.', 12: 'That is the number of all terms in the loss. In how many of them does this number stand?'}, 'In how many of the twelve terms of the loss does this number stand?',
     ('How often is the row of `a` looked up?', 'b-a-n-a-n-a: three times.', 'The number stands in three terms of the sum, each with the slope 1.')),
-Question('weighted_mean', 2, '8/8 + 2·4/8 + 5·0/8.',
+Question('weighted_values', 2, '8/8 + 2·4/8 + 5·0/8.',
     {12: 'That is the sum of the values. Each counts by its weight.', 4: 'That is the plain mean. Each counts by its weight.', 8: 'The values count by ⅛, ²⁄₈ and ⅝.', 0: 'The third has the largest weight, but the others have some too.', 16: 'Divide by 8: the weights are eighths.'}, '⅛ of 8, ²⁄₈ of 4 and ⅝ of 0, added up.',
     ('A mean by weights: multiply each value by its weight, and add up.', '8·⅛ + 4·²⁄₈ + 0·⅝', '1 + 1 + 0')),
 Question('score_g', (.75, .5, -1.25), 'Each value less the mean of 2, times its weight; they add up to 0.',

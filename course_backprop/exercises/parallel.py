@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'SPOTS', 'weighted', 'mean_cases', 'row_list', 'run_shards', 'deal', 'shard_cases', 'ring',
-           'run_ring', 'ring_cases', 'other_ring', 'joint', 'run_joint', 'stats_cases', 'other_joint']
+           'run_ring', 'ring_cases', 'at_receiver', 'other_ring', 'joint', 'run_joint', 'stats_cases', 'other_joint']
 
 # %% ../../nbs/exercises/parallel.ipynb #30723f14
 import torch
 from torch import Tensor
 from ..tools.question import Question
-from ..tools.run import Case, Exercise
+from ..tools.run import Case, Exercise, copy_args
 
 # %% ../../nbs/exercises/parallel.ipynb #cb05452c
 LESSON = 17, 'Several processes'
@@ -35,6 +35,9 @@ Question('after_all_reduce', 3, 'The sum; and rank 1 has it too.',
     {1.5: 'That is the mean. `all_reduce` gives the sum, unless another operation is asked for.', 1: 'That is what it brought. It is written over.', 2: 'That is what rank 1 brought.'},
     'Everyone brings a tensor, and everyone gets the sum.',
     ('What do the two bring?', '1 and 2, and both get the sum.', '1 + 2')),
+Question('ranks_to_the_bit', 'yes', 'An all-reduce makes the sum once, and everyone gets *that* one. The same start, the same steps.',
+    {'no': 'What would make them differ? Each step begins with equal weights. Where does the gradient come from that a rank subtracts?'}, '',
+    ('After `broadcast_params` all ranks have the same weights.', 'Does each rank make a sum of its own?', 'No: all get the same one. So yes.')),
 Question('order_of_a_sum', 'their order', 'The same numbers, added in another order: rounding differs.',
     {'the numbers': 'The rows are the same, and so is the start.', 'the rule': 'The rule is the same: a mean over all rows.'}, '',
     ('In which order does one process add up what the rows contribute? And two?', 'Two make two sums, and then add these.', 'The order.')),
@@ -57,12 +60,15 @@ Question('at_most', 10, 'The computing can be made as short as you like, and wha
     {11: 'Alone, nothing has to be sent: the step takes 10 ms.', 1: 'With two machines it is 6 ms already, in the place of 10.', 1024: 'That would be without communication.', 5: 'As p grows, 10 ms/p becomes as small as you like. What is left?'},
     'What is left of 10 ms/p + 1 ms when p is very large?',
     ('10/p becomes nothing. What stays?', '1 ms stays. And alone it takes 10 ms.', '10 ms over 1 ms')),
-Question('parallel_bug', 7, 'Each rank\'s gradient is a mean over its own rows, and where n isn\'t a multiple of p, these differ in number. Times the rows before the sum, and divided by n after it.',
+Question('parallel_bug', 6, 'Each rank\'s gradient is a mean over its own rows, and where n isn\'t a multiple of p, these differ in number. Its weight in the sum is its rows over n, not 1/p.',
     {line: f'Line {line} does what it should: {says}.' for line, says in
-     {2: 'every row is in one shard', 3: 'no old gradient is left', 4: 'the mean over this rank\'s rows', 5: 'the gradient of that mean', 6: 'the sum over the ranks, of what each of them has', 8: 'the same step on every rank'}.items()} |
+     {2: 'every row is in one shard', 3: 'no old gradient is left', 4: 'the mean over this rank\'s rows', 5: 'the gradient of that mean', 7: 'the sum over the ranks, of what each of them brings', 8: 'the same step on every rank'}.items()} |
     {9: 'Line 9 returns this rank\'s loss, and nothing is computed from it.', 1: 'That is the line with the name. It is one of the lines 2 to 8.'},
     'It is one line, between 2 and 8, counted as they are shown.',
     ('The ranks agree. So what is wrong is wrong on all of them in the same way.', 'Try n = 5 and p = 2 with a pencil: how many rows has each rank?', 'Two and three. And their means count alike: which line says so?'), cause='mean-for-sum'),
+Question('losses_agree', 'up to rounding', 'The same rows in each step, from the same start. What differs is the order of the sums.',
+    {'to the bit': 'To the bit are ranks of one training. Here the sums are made in another order for each number of processes.', 'no': 'The batches are the same, whatever p is. What differs?'}, '',
+    ('Each batch has the same rows, whatever p is. So which sum is the gradient?', 'The same one. In which order is it added up?', 'In another one for each p: up to rounding.')),
 ]
 
 # %% ../../nbs/exercises/parallel.ipynb #d7d7f425
@@ -122,6 +128,13 @@ TASKS += [Exercise('shard_rows', 'shard_rows(n, p, rank)', shard_cases, right=de
     ('size', 'one rank gets all that is left over, and the others wait for it', lambda n, p, rank: range(n//p*rank, n if rank == p - 1 else n//p*(rank + 1))),
     ('size', 'n/p was rounded up for each: the last ranks get too few rows, or none', lambda n, p, rank: range(min(n, -(-n//p)*rank), min(n, -(-n//p)*(rank + 1)))),
     ('size', 'n/p was rounded up for each: there are row numbers beyond the last', lambda n, p, rank: range(-(-n//p)*rank, -(-n//p)*(rank + 1))),
+    ('size', 'n//p + 1 rows for each: there are row numbers beyond the last', lambda n, p, rank: range((n//p + 1)*rank, (n//p + 1)*(rank + 1))),
+    ('size', 'n//p + 1 rows for each: the last ranks get too few, or none', lambda n, p, rank: range(min(n, (n//p + 1)*rank), min(n, (n//p + 1)*(rank + 1)))),
+    ('swapped', 'the rows left over shift the start of the later ranks: rank r begins at r·(n//p), and one further on for each rank before it that has got one of them', lambda n, p, rank: range(n//p*rank, n//p*(rank + 1) + (rank < n%p))),
+    ('swapped', 'the rows left over shift the start of the later ranks, and by no more than there are of them: `min(rank, rest)`', lambda n, p, rank: range((n//p + 1)*rank, (n//p + 1)*rank + n//p + (rank < n%p))),
+    ('swapped', 'the first ranks have a row more, and the later ones begin as if they hadn\'t: the rows left over shift the start of the later ranks', lambda n, p, rank: range((n//p + (rank < n%p))*rank, (n//p + (rank < n%p))*(rank + 1))),
+    ('missing', 'the starts leave room for the rows left over, and nobody takes them: the first n % p ranks have a row more', lambda n, p, rank: range(n//p*rank + min(rank, n%p), n//p*(rank + 1) + min(rank, n%p))),
+    ('size', 'a row more for every rank: it is for the first n % p ranks only', lambda n, p, rank: range(n//p*rank + min(rank, n%p), n//p*(rank + 1) + min(rank, n%p) + 1)),
     ('accumulated', 'every rank has all rows', lambda n, p, rank: range(n)),
     ('accumulated', 'the shards overlap: the row at each border is in two of them. The end of a range isn\'t in it', lambda n, p, rank: range(n*rank//p, min(n, n*(rank + 1)//p + 1))),
     ('missing', 'row 0 is lost: rows are counted from 0', lambda n, p, rank: range(n*rank//p + 1, n*(rank + 1)//p + 1)),
@@ -136,11 +149,12 @@ def ring(parts, step, part=lambda r, s, p: (r - s)%p, to=lambda r, p: (r + 1)%p,
     for r, k, o in sent: parts[r][k] = parts[r][k] + o if adds(step, p) else o
 
 def run_ring(attempt, args, names):
-    result, parts = attempt(args['parts'], args['step']), args['parts']
+    parts = args['parts']
+    attempt(parts, args['step'])                                       # in place: what is returned doesn't count
     for r, row in enumerate(parts):
         for k, o in enumerate(row):
             if not isinstance(o, Tensor): raise TypeError(f'parts[{r}][{k}] is {type(o).__name__}, where a tensor should be')
-    return {f'parts[{r}]': torch.cat([o.flatten() for o in row]) for r, row in enumerate(parts)} | dict(result=result)
+    return {f'parts[{r}]': torch.cat([o.flatten() for o in row]) for r, row in enumerate(parts)}
 
 def ring_cases():
     generator = torch.Generator().manual_seed(0)
@@ -149,6 +163,14 @@ def ring_cases():
         after = [list(row) for row in parts]
         ring(after, step)
         yield Case(f'p = {p}, step = {step}', dict(parts=parts, step=step), {f'parts[{r}]': torch.cat(row) for r, row in enumerate(after)}, dict(p=p))
+
+def at_receiver(parts, step, at_once=False):
+    "What is sent goes into the part that the receiver sends"
+    p, sent = len(parts), copy_args(parts)
+    for r in range(p):
+        k, to = (r - step)%p, (r + 1)%p
+        o = (sent if at_once else parts)[r][k]
+        parts[to][(to - step)%p] = parts[to][(to - step)%p] + o if step < p - 1 else o
 
 def other_ring(**how): return lambda parts, step: ring(parts, step, **how)
 SPOTS = tuple(f'parts[{r}][{k}]' for r in range(4) for k in range(4))
@@ -160,6 +182,10 @@ TASKS += [Exercise('ring_step', 'ring_step(parts, step)', ring_cases, right=ring
            'Rank r sends `parts[r][k]` with k = (r − step) % p to rank (r + 1) % p, into the place with the same k. Is step below p − 1, or not?',
            '`for r in range(p): k, to = (r - step) % p, (r + 1) % p`; then `parts[to][k] = parts[to][k] + parts[r][k]` where `step < p - 1`, else `parts[to][k] = parts[r][k].clone()`'),
     suspects=[
+    ('missing', 'nothing was changed in `parts`: what comes to a rank has to be put there, `parts[to][k] = ...`', lambda parts, step: None),
+    ('swapped', 'it went into the receiver\'s own index, (to − step) mod p: a part keeps its number k, on each rank', at_receiver),
+    ('swapped', 'it went into the receiver\'s own index, (to − step) mod p: a part keeps its number k, on each rank', lambda parts, step: at_receiver(parts, step, at_once=True)),
+    ('swapped', 'the receiver\'s own index was used: what comes to rank r from the left is part (r − 1 − step) mod p', other_ring(part=lambda r, s, p: (r + 1 - s)%p)),
     ('accumulated', 'in the second half of the steps a part is whole: the neighbour takes it in the place of its own, and adds nothing', other_ring(adds=lambda s, p: True)),
     ('missing', 'in the first half of the steps the neighbour *adds* what comes to its own', other_ring(adds=lambda s, p: False)),
     ('size', 'the change from adding to taking comes a step too late: p − 1 steps add', other_ring(adds=lambda s, p: s < p)),

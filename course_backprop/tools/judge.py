@@ -12,7 +12,7 @@ from functools import partial
 from torch import Tensor
 from .compare import compare
 from .diagnose import Verdict, same
-from .explain import changed, few_samples, raised, why
+from .explain import changed, few_samples, message, raised, why
 from .question import Question
 from .repair import repair
 from .run import MB, SECONDS, as_it_was, memory_of, misfit, rows, run_all, untouched, within
@@ -58,7 +58,9 @@ def judged(exercise, attempt, explain=True): # the same, where nothing is left b
     "The `Verdict` on an attempt at an exercise"
     cases = exercise.all_cases()
     def seeded(*seeds): return within(SECONDS, lambda: [run_all(exercise, attempt, seed) for seed in seeds])
-    def failed(e): return raised(exercise, e, attempt, cases[getattr(e, 'case', -1)], repair(exercise, attempt) if explain and not isinstance(e, TimeoutError) else None)
+    def failed(e):
+        small = not isinstance(e, (TimeoutError, MemoryError)) and 'allocate' not in message(e)        # else a change of it may take as long, or as much
+        return raised(exercise, e, attempt, cases[getattr(e, 'case', -1)], repair(exercise, attempt) if explain and small else None)
     try: runs = within(SECONDS, lambda: run_all(exercise, attempt))
     except (Exception, SystemExit) as e: return sooner(exercise, attempt, e, explain) or failed(e)
     found = rows(exercise, runs)

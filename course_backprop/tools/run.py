@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['PATCHABLE', 'KEPT', 'IDLE', 'MB', 'SECONDS', 'Case', 'copy_tensor', 'copy_args', 'tensors', 'Exercise', 'call_it',
-           'old_gradient', 'alike', 'list_change', 'Run', 'run_case', 'quick', 'Stopped', 'stop', 'within', 'quiet',
-           'as_it_was', 'restore', 'empty', 'untouched', 'misfit', 'Memory', 'memory_of', 'thin', 'run_all', 'rows',
-           'first_wrong']
+           'old_gradient', 'alike', 'list_change', 'Run', 'run_case', 'quick', 'Stopped', 'stop', 'clock', 'within',
+           'quiet', 'as_it_was', 'restore', 'empty', 'untouched', 'misfit', 'Memory', 'memory_of', 'thin', 'run_all',
+           'rows', 'first_wrong']
 
 # %% ../../nbs/tools/run.ipynb #fec20d63
 import builtins, ctypes, dis, gc, io, math, os, random, sys, threading, time, tracemalloc, types, weakref
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from typing import Callable, NamedTuple
 import torch
 from torch import Tensor
@@ -170,17 +171,27 @@ def stop(thread):
     "Raise `Stopped` in a running thread"
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Stopped))
 
+def clock(): # of the thread that calls it. To a function
+    "Tells other threads for how many seconds this one has computed by then; where a system can't, its process"
+    read = partial(time.clock_gettime, time.pthread_getcpuclockid(threading.get_ident())) if hasattr(time, 'pthread_getcpuclockid') else time.process_time
+    start = read()
+    return lambda: read() - start
+
 def within(seconds, f): # limit; function without arguments
-    "What `f()` returns or raises; `TimeoutError` if it computes longer, or waits four times as long: a busy machine is no mistake"
-    done, stdout = {}, sys.stdout
+    "What `f()` returns or raises; `TimeoutError` if it computes longer, or waits four times as long: a busy machine is no mistake, nor is what could not be stopped before"
+    done, stdout = dict(used=lambda: 0.), sys.stdout
     def work():
+        done['used'] = clock()
         try: done['value'] = f()
         except BaseException as e: done['error'] = e
+    def used():
+        try: return done['used']()
+        except OSError: return 0.                # it has ended
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    start, cpu = time.monotonic(), time.process_time()
+    start = time.monotonic()
     try:
-        while thread.is_alive() and time.process_time() - cpu < seconds and time.monotonic() - start < 4*seconds: thread.join(.05)
+        while thread.is_alive() and used() < seconds and time.monotonic() - start < 4*seconds: thread.join(.05)
     finally:
         if thread.is_alive():
             stop(thread)
