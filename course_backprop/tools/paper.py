@@ -37,7 +37,7 @@ def fair(draw, ok): # functions: to what was drawn; of it
     return found
 
 # %% ../../nbs/tools/paper.ipynb #e7d9034b
-def one(v): return f'{v + 0:.4g}'.replace('-', '−')
+def one(v): return f'{v:.4g}'.replace('-', '−')
 
 def plain(t): # tensor, or a number. To HTML
     "Numbers as one writes them: in a row, or as a table"
