@@ -10,7 +10,7 @@ from test_lab import browser
 
 lesson = lessons_dir()/'02_mse_grad.ipynb'
 blank = json.loads(learners(lesson.read_bytes()))
-names = 'mse_grad', 'mae_grad', 'sse_grad', 'rmse_grad'
+names = 'mse_grad', 'sse_grad', 'mae_grad', 'rmse_grad'          # in the lesson's order
 
 def notebook(done={}, more=(), **meta): # {exercise: lines of its function, or a whole cell}; cells at the end
     "A learner's copy with work in it"
@@ -48,18 +48,18 @@ hand_ins = dict(
 idle = ('not started', '', '0')
 want = dict(
     A=[('right', '', '1')]*4,
-    B=[('wrong', 'sum-for-mean', '0'), ('wrong', 'sign', '0'), ('wrong', 'transposed', '0'), ('wrong', 'missing', '0')],
-    C=[('half', 'special-case', '0.5'), ('could not be run', 'syntax', '0'), ('wrong', 'raised', '0'), ('wrong', 'missing', '0')],
+    B=[('wrong', 'sum-for-mean', '0'), ('wrong', 'transposed', '0'), ('wrong', 'sign', '0'), ('wrong', 'missing', '0')],
+    C=[('half', 'special-case', '0.5'), ('wrong', 'raised', '0'), ('could not be run', 'syntax', '0'), ('wrong', 'missing', '0')],
     D=[idle]*4,
     E=[('could not be run', 'unreadable', '0')],
-    F=[('could not be run', 'time', '0')]*2 + [idle]*2,
+    F=[('could not be run', 'time', '0'), idle, ('could not be run', 'time', '0'), idle],
     G=[('could not be run', 'memory', '0')] + [idle]*3,
-    H=[('could not be run', 'ended', '0'), idle, ('right', '', '1'), idle],
-    I=[('wrong', 'factor', '0'), idle, ('right', '', '1'), idle],
-    J=[('could not be run', 'no cell', '0'), ('wrong', 'missing', '0'), ('right', '', '1'), idle],
+    H=[('could not be run', 'ended', '0'), ('right', '', '1'), idle, idle],
+    I=[('wrong', 'factor', '0'), ('right', '', '1'), idle, idle],
+    J=[('could not be run', 'no cell', '0'), ('right', '', '1'), ('wrong', 'missing', '0'), idle],
     K=[('could not be run', 'unreadable', '0')],
-    L=[('right', '', '1'), ('wrong', 'sum-for-mean', '0'), idle, idle])
-remarks = dict(E=['JSON'], F=['10 seconds'], H=['status 0'], I=['silenced', 'further down', '`check` of its own', 'torch.equal'], J=['nothing there', 'gone or renamed'], K=['julia'])
+    L=[('right', '', '1'), idle, ('wrong', 'sum-for-mean', '0'), idle])
+remarks = dict(E=['JSON'], F=['10 seconds'], H=['status 0'], I=['silenced', 'written once more in cell', '`check` of its own', 'torch.equal'], J=['nothing there', 'gone or renamed'], K=['julia'])
 
 def backprop_class(*args, cwd=None):
     return subprocess.run([sys.executable, '-c', 'import sys; from course_backprop.tools.school import backprop_class; sys.exit(backprop_class())', *map(str, args)],
@@ -74,8 +74,8 @@ def reported(tmp_path_factory):
     folder = tmp_path_factory.mktemp('class')
     for name, nb in hand_ins.items(): (folder/f'{name}.ipynb').write_text(json.dumps(nb) if nb else json.dumps(notebook(right))[:-9])
     start = time.monotonic()
-    done = backprop_class('report', *sorted(folder.glob('*.ipynb')), '-o', folder/'out', *guard)
-    assert done.returncode == 0, done.stderr
+    done = backprop_class('report', folder, '-o', folder/'out', *guard)
+    assert done.returncode == 0 and '12 of 12: L' in done.stdout, done.stderr + done.stdout
     rows = [*csv.DictReader((folder/'out'/'report.csv').open(encoding='utf-8', newline=''))]
     print(f'{time.monotonic() - start:.0f} s\n{done.stdout}', *(' | '.join(o.values()) for o in rows), sep='\n')
     return {s: [o for o in rows if o['student'] == s] for s in hand_ins}, folder/'out'
@@ -96,7 +96,8 @@ def test_pages(reported):
     page = (reported[1]/'class.html').read_text(encoding='utf-8')
     assert '12 notebooks were handed in, 2 of them' in page and '2 of 10' in page and 'n times too large' in page
     cards = (reported[1]/'students'/'B.html').read_text(encoding='utf-8')
-    assert '✗ wrong · mse_grad' in cards and 'ratio' in cards
+    assert '<b>✗ wrong</b> · <code>mse_grad</code>' in cards and 'ratio' in cards and '0 of 4 points' in cards
+    assert '1 of 4 points' in (reported[1]/'students'/'L.html').read_text(encoding='utf-8')
 
 # What an attempt can't do
 
@@ -186,7 +187,7 @@ def shown(tmp_path_factory):
     return out
 
 LOOK = '''() => [...document.querySelectorAll('.slides section section')].map(o => ({
-    high: o.scrollHeight, wide: o.scrollWidth, notes: o.querySelectorAll('aside.notes').length, letters: parseFloat(getComputedStyle(o).fontSize),
+    high: o.scrollHeight, wide: o.scrollWidth, over: Math.max(0, ...[...o.querySelectorAll('mjx-math')].map(m => m.offsetWidth - (m.parentElement.clientWidth || o.clientWidth))), notes: o.querySelectorAll('aside.notes').length, letters: parseFloat(getComputedStyle(o).fontSize),
     broken: [...o.querySelectorAll('img')].filter(i => !i.naturalWidth || !i.alt).length, errors: o.querySelectorAll('mjx-merror').length,
     left: [...o.childNodes].filter(c => c.tagName !== 'ASIDE').map(c => c.textContent).join('').includes('$$'), formulas: o.querySelectorAll('mjx-container').length}))'''
 
@@ -199,7 +200,7 @@ def test_slides(shown, browser):
         page.goto((shown/f'{o.stem}.html').as_uri())
         page.wait_for_selector('body[data-ready]', timeout=60000)
         for k, s in enumerate(page.evaluate(LOOK)):
-            assert s['high'] <= 720 and s['wide'] <= 1280 and s['letters'] >= 18, (o.stem, k, s)
+            assert s['high'] <= 720 and s['wide'] <= 1280 and not s['over'] and s['letters'] >= 18, (o.stem, k, s)
             assert s['notes'] == 1 and not s['broken'] and not s['errors'] and not s['left'], (o.stem, k, s)
         formulas += page.evaluate("document.querySelectorAll('.slides mjx-container').length")
     assert refused == [] and formulas > 50

@@ -110,12 +110,14 @@ def call_of(node, name): # to the expression that is handed over; None
     return next((o.args[1] for o in reversed(calls) if getattr(o.args[0], 'value', None) == name), None)
 
 def locate(cells, found, name): # cells; their statements; name of an exercise. To a `Found`; an error of its cell; None
-    "The last check of an exercise, or what has its name"
+    "The last check of an exercise, or what has its name; the lesson's own stub only where nothing else is checked"
     at = [(k, o, e) for k, o in enumerate(found) if (e := call_of(o.node, name))]
-    if at:
+    if at := [x for x in at if not x[1].cell.own] or at:
         k, o, expression = at[-1]
+        cells = list(dict.fromkeys(x[1].cell.number for x in at))
+        notes = [f'checked in cells {", ".join(map(str, cells[:-1]))} and {cells[-1]}: the last one counts'] if cells[1:] else []
         silent = isinstance(o.node, (ast.Try, ast.With)) or o.cell.text.startswith('pass')
-        return Found(k + 1, expression, o.cell, *(['what its cell would show is silenced'] if silent else []))
+        return Found(k + 1, expression, o.cell, *notes, *(['what its cell would show is silenced'] if silent else []))
     broken = [c for c in cells if c.error and re.search(rf'''check\(\s*['"]{name}['"]''', c.text)]
     if broken: return broken[-1]
     mine = [(k, o) for k, o in enumerate(found) if getattr(o.node, 'name', '') == name and not o.cell.own]
@@ -125,7 +127,7 @@ def locate(cells, found, name): # cells; their statements; name of an exercise. 
 def again(found, at): # `Statement`s of a notebook; a `Found`. To a list of sentences
     "Is it defined once more?"
     cells = [o.cell.number for o in found[at.upto:] if not o.cell.own and o.makes & names_in(at.expression)]
-    return [f'defined once more further down, in cell {cells[0]}; judged is what stands at its check'] if cells else []
+    return [f'written once more in cell {cells[0]}, without a check; that one didn\'t count'] if cells else []
 
 def remarks(found, at, own, stem): # the same; `Statement`s of the lesson, and its name
     "What else its reader should know: sentences"

@@ -68,11 +68,12 @@ def notebook(nb): # a lesson. To a notebook for nbconvert
 TEMPLATE = """{% extends 'reveal/index.html.j2' %}
 {% block html_head_js %}{% endblock %}
 {% block html_head_js_mathjax %}<script>MathJax = {tex: {inlineMath: [['$', '$']], displayMath: [['$$', '$$']]}, startup: {typeset: false}}</script>
-<script src="assets/mathjax/tex-chtml.js"></script><style>.reveal { font-size: 30px } .reveal .slides img { width: 100%; max-height: 560px; object-fit: contain; object-position: left; margin: 0 }
+<script src="assets/mathjax/tex-chtml.js"></script><style>.reveal .slides img { width: 100%; max-height: 560px; object-fit: contain; object-position: left; margin: 0 }
 .reveal .slides section { text-align: left } .reveal .jp-Cell { padding: 0 } .reveal .slides :is(h1, h2) { text-transform: none; font-weight: normal } .reveal .slides h1 { font-size: 64px } .reveal .slides h2 { font-size: 44px; margin: 0 0 20px } .anchor-link { display: none }
 .reveal .slides :is(p, li, blockquote) { font-size: 1em; line-height: 1.35 } .jp-RenderedHTMLCommon { font-size: 1em !important }</style>{% endblock %}
 {% block footer_js %}<script src="assets/reveal/dist/reveal.js"></script><script src="assets/reveal/plugin/notes/notes.js"></script><script>
-const fit = () => document.querySelectorAll('.slides section section').forEach(o => { for (let k = 30; o.scrollHeight > 700 && k > 12; k--) o.style.fontSize = k + 'px' });
+const wide = o => [...o.querySelectorAll('mjx-math')].some(m => m.offsetWidth > (m.parentElement.clientWidth || o.clientWidth));
+const fit = () => document.querySelectorAll('.slides section section').forEach(o => { for (let k = 42; (o.scrollHeight > 700 || wide(o)) && k > 12; k--) o.style.fontSize = k + 'px' });
 Reveal.initialize({width: 1280, height: 720, margin: .03, center: false, hash: true, slideNumber: 'c/t', viewDistance: 1000, plugins: [RevealNotes]})
     .then(() => MathJax.startup.promise).then(() => MathJax.typesetPromise()).then(() => { fit(); Reveal.layout(); document.body.dataset.ready = 1 });
 </script>{% endblock %}"""
