@@ -173,8 +173,8 @@ def num_cases():
     for size in (6, 12, 25):
         program = [(generator.choice('+-*'), generator.randrange(max(0, k - 4), k + 3), generator.choice([generator.randrange(k + 3), .5])) for k in range(size)]
         yield num_case([.5, -1.25, .75], program + [('+', size + 2, k) for k in range(3)][:1] + [('+', size + 3, 1), ('+', size + 4, 2)])
-    yield num_case([1.], [('+', k, k) for k in range(40)], 'long graphs')
-    yield num_case([1.], [('*', k, 1.001) for k in range(3000)], 'long graphs')
+    yield num_case([1.], [('+', k, k) for k in range(40)], 'forty doublings')
+    yield num_case([1.], [('*', k, 1.001) for k in range(3000)], 'thousands of operations')
 
 # %% ../../nbs/exercises/engine.ipynb #e1160011
 class RightNum:
