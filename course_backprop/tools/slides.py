@@ -24,14 +24,14 @@ def shown(source): # of a text cell
     return '\n\n'.join(FORMULA.findall(source)) or '\n'.join(re.findall(r'^- .*$', source, re.M))
 
 def picture(cell): # to HTML; ''
-    "The picture that a code cell shows, with its words"
+    "The picture that a code cell shows, with its words; or its table"
     for o in cell['outputs']:
         for kind in {'image/png', 'image/svg+xml'} & {*o.get('data', ())}:
             data = ''.join(o['data'][kind]).strip()
             if kind != 'image/png': data = base64.b64encode(data.encode()).decode()
             alt = o.get('metadata', {}).get(kind, {}).get('alt') or ''.join(o['data'].get('text/plain', ''))
             return f'<img alt="{html.escape(alt)}" src="data:{kind};base64,{data}">'
-    return ''
+    return next((shown for o in cell['outputs'] if '<table' in (shown := ''.join(o.get('data', {}).get('text/html', '')))), '')
 
 def guesses(name): # of a question. To two texts
     "What may be guessed, in an order that tells nothing; and the answer"
