@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['shard', 'agree', 'broadcast_params', 'all_reduce_grads', 'spread', 'ring_all_reduce', 'read_shard', 'parallel_step',
-           'begin', 'resume', 'train_shards', 'meet', 'in_a_line', 'save', 'work', 'failure', 'spawn', 'main']
+           'begin', 'resume', 'train_shards', 'meet', 'in_a_line', 'save', 'leave', 'work', 'failure', 'spawn', 'main']
 
 # %% ../nbs/17_parallel.ipynb #229db308
 import argparse, gzip, inspect, os, re, signal, subprocess, sys, textwrap, time
@@ -159,6 +159,12 @@ def save(what, path): # tensors, numbers, words, lists and dicts of them; a `Pat
     os.replace(part, path)
 
 # %% ../nbs/17_parallel.ipynb #10c2f9d7
+def leave():
+    "End this process at once: to take its group down may last for ever with PyTorch 2.4"
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
 def work(folder, rank, size, timeout): # of a process that `spawn` has started
     "Run the function that waits in the folder, and leave there what it gives, or why it failed"
     signal.signal(signal.SIGINT, signal.SIG_IGN)                           # an interrupt is for the process that waits for this one
@@ -173,7 +179,7 @@ def work(folder, rank, size, timeout): # of a process that `spawn` has started
     except Exception as e:
         save([time.time(), in_a_line(e)], folder/f'{rank}.error')
         os._exit(1)
-    dist.destroy_process_group()
+    leave()
 
 # %% ../nbs/17_parallel.ipynb #b4e0e639
 def failure(ranks, folder, timeout): # processes, one of which has failed; as in `spawn`. To a line
@@ -225,6 +231,6 @@ def main(): # the command line
     except Exception as e:
         print(f'rank {os.environ.get("RANK")}: {in_a_line(e)}', file=sys.stderr, flush=True)
         os._exit(1)
-    dist.destroy_process_group()
+    leave()
 
 if __name__ == '__main__' and '__file__' in globals(): main()              # `python -m`, not a notebook
