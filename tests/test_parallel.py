@@ -184,8 +184,10 @@ def test_spawn_names_the_rank(mark, how, says):
     assert time.monotonic() - begun < limit and left(mark) == []
 
 waits = '''
+import signal
 from pathlib import Path
 from course_backprop.parallel import spawn
+signal.signal(signal.SIGINT, signal.default_int_handler)         # what a job in the background starts with is to ignore it
 def f(): Path(folder, str(dist.get_rank())).touch(); time.sleep(300)
 spawn(f, 2)
 '''
