@@ -17,7 +17,7 @@ __all__ = ['STEADY', 'WORKS', 'TABLE', 'PRODUCTS', 'NO_VALUES', 'COUNT', 'GONE',
            'misfit_shapes']
 
 # %% ../../nbs/tools/repair.ipynb #d88fe821
-import ast, copy, dis, inspect, itertools, linecache, math, re, sys, time, types, warnings
+import ast, copy, dis, inspect, itertools, linecache, math, re, sys, types, warnings
 from contextlib import contextmanager
 from functools import lru_cache, partial, reduce
 from typing import NamedTuple
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from .compare import compare
-from .run import quick, quiet, run_case, tensors, within
+from .run import clock, quick, quiet, run_case, tensors, within
 
 # %% ../../nbs/tools/repair.ipynb #a073127c
 class Part(NamedTuple):
@@ -767,7 +767,7 @@ class Search:
     "What is known of a wrong attempt, and of the edits that were tried"
     def __init__(self, exercise, attempt, trials=TRIALS):
         self.exercise, self.attempt, self.trials, self.cases, self.parts = exercise, attempt, trials, exercise.all_cases(), source_of(attempt)
-        self.tried, self.found, self.near, self.known = 0, [], [], {}
+        self.tried, self.spent, self.found, self.near, self.known = 0, 0., [], [], {}
         self.raises = self.changes = False
         if self.parts: self.look()
 
@@ -833,18 +833,20 @@ class Search:
 
     def done(self): return self.tried >= self.trials or any(not wrong for wrong, _ in self.found)
 
-    def run(self, todo, end):
-        "Try lists of edits until one makes all right, or the time is over"
+    def run(self, todo):
+        "Try lists of edits until one makes all right, or patience is at its end"
         todo, rest = iter(todo), [True]
-        def some(until):
+        def some():
+            spent = clock()
             for changes in todo:
                 try: self.trial(changes)
                 except Exception: pass
-                if self.done() or time.process_time() > until: return
-            rest.clear()
-        while rest and not self.done() and time.process_time() < end:
-            try: within(5, lambda: some(min(end, time.process_time() + .1)))
-            except TimeoutError: pass
+                if self.done() or spent() > .1: break
+            else: rest.clear()
+            self.spent += spent()
+        while rest and not self.done() and self.spent < self.exercise.patience:
+            try: within(5, some)
+            except TimeoutError: self.spent += 5
 
     def order(self, changes):
         "The likely ones first, and what sets the first wrong tensor before what doesn't"
@@ -959,9 +961,8 @@ def repair(exercise,   # `Exercise`
         s = within(10, lambda: Search(exercise, attempt, trials))
         if not s.parts or not s.probes: return None
         todo, start = s.singles(), sum(within(5, lambda: s.near_to(attempt)))
-        end = time.process_time() + exercise.patience
-        s.run(todo, end)
-        if not s.found: s.run(s.pairs(start), end)
+        s.run(todo)
+        if not s.found: s.run(s.pairs(start))
     except TimeoutError: return None
     if not s.found: return None
     wrong, changes = min(s.found, key=lambda o: o[0])

@@ -199,7 +199,9 @@ def within(seconds, f): # limit; function without arguments
             sys.stdout = stdout                 # where it still hangs, in a `sleep` say, its printing was kept back
     if 'value' in done: return done['value']
     if 'error' in done and not isinstance(done['error'], Stopped): raise done['error']
-    raise TimeoutError(f'it had not ended after {seconds:g} seconds and was stopped. Is there a loop that never ends?')
+    late = TimeoutError(f'it had not ended after {seconds:g} seconds and was stopped. Is there a loop that never ends?')
+    if hasattr(done.get('error'), 'case'): late.case = done['error'].case
+    raise late
 
 def quiet(k, f): # number of the case; function
     "`f()`, its printing kept back unless it is the first case"
@@ -339,7 +341,7 @@ def run_all(exercise, attempt, seed=None): # as in `run_case`
     runs = []
     for k, case in enumerate(exercise.all_cases()):
         try: runs.append(quiet(k if seed is None else 1, lambda: run_case(exercise, attempt, case, seed)))
-        except (Exception, SystemExit) as e:
+        except BaseException as e:              # `Stopped`, too
             e.case = k
             raise
     return runs
