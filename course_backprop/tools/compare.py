@@ -25,7 +25,8 @@ def _exact(t): return not (t.is_floating_point() or t.is_complex())        # who
 def _real(t): return t.double() if _exact(t) else t                        # the difference of two integers may not be one
 
 def _largest(numbers): # tensors without dimensions, made one by one: kept as tensors they would hold apart the memory between them
-    return torch.tensor([z.item() for z in numbers], dtype=torch.float64).max().item()
+    numbers = [z.item() for z in numbers]
+    return numbers[0] if len(numbers) == 1 else torch.tensor(numbers, dtype=torch.float64).max().item()
 
 def errors(got,  # tensor to judge; ValueError if of another shape
            want, # true tensor, same shape
@@ -72,6 +73,9 @@ def _tolerance(tol, dtype):
 
 def _objection(got, want, tol):
     "What is wrong with `got`, in words; None if nothing is. And its errors, where they can be computed"
+    if not _exact(want) and type(got) is type(want) and all(getattr(got, k) == getattr(want, k) for k in ('shape', 'dtype', 'layout', 'device')):
+        err = errors(got, want)
+        if err[1] <= tol: return None, err                          # never where something isn't finite: its error is inf or NaN
     says = misfit(got, want)
     if says is None and misfit(want, want): says = f'the true one is {misfit(want, want)}'
     if says: return says, (float('nan'), float('nan'))

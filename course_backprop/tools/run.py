@@ -277,6 +277,9 @@ class Memory(TorchDispatchMode):
         self.given = [*given, *(t.g for t in given if hasattr(t, 'g'))]         # kept, so that no new storage gets the address of an old one
         self.seen = {t.untyped_storage()._cdata for t in self.given}
 
+    @classmethod
+    def _should_skip_dynamo(cls): return False                                  # else PyTorch loads its compiler, which takes a second
+
     def __enter__(self):
         super().__enter__()
         torch.zeros(0)                                                          # the first operation of all loads modules, which are nobody's memory
