@@ -198,6 +198,7 @@ def heads(join, *after): # what becomes of the two gradients of l2; names of cal
         relu_grad(l1, l2); lin_grad(inp, l1, w1, b1)
     return attempt
 
+# %% ../../nbs/exercises/backward.ipynb #d5e00011
 def late(exchange, *added): # is the head of `out2` walked back first? names of what is added up, at the end
     "An attempt at the network with two heads in which each of them is walked back alone, past the fork"
     def attempt(inp, acts, targs, params):

@@ -121,6 +121,7 @@ def downhill_cases():
         want = dict(result=torch.tensor(walked(loss, w, rate, steps), dtype=torch.float64).round(decimals=4))
         yield Case(f'a loss of {len(w)} numbers, rate = {rate:g}, steps = {steps}', dict(loss=loss, w=w, rate=rate, steps=steps), want, dict(rate=rate, steps=steps))
 
+# %% ../../nbs/exercises/mnist.ipynb #d0e00015
 def run_numbers(attempt, args, names):
     "Run an attempt that returns a list of numbers, or a tensor of one dimension; to four decimals, which all ways to nudge have in common"
     got = attempt(*args.values())
