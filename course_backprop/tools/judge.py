@@ -61,7 +61,7 @@ def judged(exercise, attempt, explain=True): # the same, where nothing is left b
     except (Exception, SystemExit) as e: return sooner(exercise, attempt, e, explain) or failed(exercise, attempt, e, explain)
     found = rows(exercise, runs)
     for k, run in enumerate(runs):
-        if run.changed: return changed(exercise, k, run)
+        if run.changed: return changed(exercise, attempt, k, run)
     if not all(r.ok for f in found for r in f.values()):
         narrow = only_dtype(exercise, runs, found)
         if not explain and not narrow: return exercise.verdict('wrong', '', '')
@@ -75,7 +75,7 @@ def judged(exercise, attempt, explain=True): # the same, where nothing is left b
     if isinstance(memory, Verdict): return memory
     for k, (case, run) in enumerate(zip(exercise.all_cases(), runs)):
         left = run.besides.get('out.g', case.upstream)              # a layer's output is its own: what arrives there is no argument
-        if case.upstream is not None and not alike(left, case.upstream): return changed(exercise, k, run._replace(changed={'out.g': 'away' if left is None else 'for another'}))
+        if case.upstream is not None and not alike(left, case.upstream): return changed(exercise, attempt, k, run._replace(changed={'out.g': 'away' if left is None else 'for another'}))
     return right(exercise, found, memory)
 
 def failed(exercise, attempt, error, explain): # the exception it ended in
@@ -108,5 +108,5 @@ def right(exercise, found, memory='', note=''): # rows; sentences
     names, cases = list(dict.fromkeys(name for f in found for name in f)), exercise.all_cases()
     worst = max((r.rel_error for f in found for r in f.values() if r.ok), default=0.)
     what = ', '.join(f'`{name}`' for name in names if name != 'result') or 'What comes back'
-    says = f'{what}: shape, dtype and every value compared with the truth in {len(cases)} cases; largest relative error {worst:.0e}.'
+    says = f'{what}: shape, {"" if note else "dtype "}and every value compared with the truth in {len(cases)} cases; largest relative error {worst:.0e}.'
     return exercise.verdict('', '', says, more=more, note=note)
