@@ -373,7 +373,7 @@ class Verdict(NamedTuple):
 
     def parts(self):
         "What stands above the numbers, why they are wrong, and what stands below; paragraphs, in lists"
-        why, fix, case = self.says.split('\n'), getattr(self.fix, 'says', ''), [f'Smallest case that is wrong: {self.case}.'] if self.case else []
+        why, fix, case = self.says.split('\n'), getattr(self.fix, 'says', ''), [f'A small case that is wrong: {self.case}.'] if self.case else []
         note, more = ([o] if o else [] for o in (self.note, self.more))
         if not self.entries: return note + [o for o in why if o.rstrip('.') != fix] + case, [o for o in why if o.rstrip('.') == fix], more
         what = [f'`{self.tensor}` is wrong.'] if self.tensor != 'result' else []

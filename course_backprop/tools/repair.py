@@ -264,7 +264,7 @@ TABLE = [Row(*o) for o in (
     (2, 'factor', 'A/(2*B) → 2*A/B; 1/(2*B)*A → 2*A/B', 'the 2 is on the wrong side of the bar: `{new}`'),
     (2, 'swapped', 'A*2 → A**2; 2*A → A**2', '`{old}` doubles; the square is `{new}`'),
     (2, 'swapped', 'A**2 → 2*A; A.pow(2) → 2*A; A*A → 2*A', '`{old}` is a square; twice the number belongs here: `{new}`'),
-    (2, 'raised', 'V → Q', '`{old}` is not what the function is given; `{new}` is'),
+    (2, 'swapped', 'V → Q', '`{old}` is not what the function is given; `{new}` is'),
     (2, 'swapped', 'A*P → A*(P > 0); P*A → (P > 0)*A', '`{P}` itself is multiplied in, and not the gate that it opens: `{new}`'),
     (2, 'swapped', 'A*(B - C) → B - A*C; A*(B + C) → B + A*C', 'the brackets take in too much: `{new}`'),
     (2, 'missing', 'T = Y → return Y', '`{T}` is set; what is asked for has to come back: `{new}`'),
@@ -302,6 +302,7 @@ TABLE = [Row(*o) for o in (
     (3, 'wrong-mask', 'R → R*(X >= K); M → M & (X >= K)', 'nothing may come through where `{X}` is below `{K}`: `{new}`'),
     (3, 'wrong-mask', 'R → R*(X <= K); M → M & (X <= K)', 'nothing may come through where `{X}` is above `{K}`: `{new}`'),
     (3, 'wrong-mask', 'A < B → X <= B; A >= B → X > B; A <= B → X < B; A > B → X >= B', '`{old}` asks the wrong tensor, and is wrong where both sides are equal: `{new}`'),
+    (3, 'shape', 'P → P[:, None]', '`{old}` has to stand as a column: `{new}`'),
     (3, 'shape', 'S → S.squeeze(-1)', 'the last dimension, of size 1, has to go: `{new}`'),
     (3, 'shape', 'S → S.reshape(H.shape)', '`{old}` has not always the shape of `{H}`: `{new}`'),
     (3, 'shape', 'S → S.expand_as(H)', '`{old}` has to be repeated for each row of `{H}`: `{new}`'),
@@ -319,9 +320,8 @@ TABLE = [Row(*o) for o in (
     (3.5, 'swapped', 'E → Q', '`{old}` stands where `{new}` belongs'),
     (4, 'missing', 'R → R*(1 - Q)', 'the factor `1 - {Q}` is missing: `{new}`'),
     (4, 'missing', 'R → R*Q', 'the factor `{Q}` is missing: `{new}`'),
-    (4, 'missing', 'R → R + Q', '`{Q}` has to be added: `{new}`'),
-    (4, 'missing', 'R → R - Q', '`{Q}` has to be subtracted: `{new}`'),
-    (6, 'missing', 'R → Q - R', 'it has to be taken off `{Q}`: `{new}`'),
+    (4, 'missing', 'R → R + Q; R → R - Q', WORKS),
+    (6, 'missing', 'R → Q - R', WORKS),
     (6, 'swapped', 'Z → 1 - Z', 'it is taken off 1: `{new}`'),
     (4, 'swapped', 'Z → Z**2', 'the square is missing: `{new}`'),
     (4, 'swapped', 'Z → Z**.5', 'the root is missing: `{new}`'),
@@ -410,12 +410,15 @@ def sensible(how, place, new, words, scope):
     "Could a learner have meant it?"
     if how.startswith('T = Y'): return scope.nothing                                            # nothing has come back so far
     if how.startswith(('B - A', 'A + B', 'A - B')) and is_bound(place): return False                # a number of rows has no sign
+    if how == 'P → P[:, None]': return getattr(scope.value(dotted(place.node)), 'ndim', 0) == 1
+    if how in ('S → 2*S', 'S → S/2'): return not is_count(place.node) and text(place.node) not in scope.whole        # nobody forgets the 2 of a number of samples
     if how.startswith('B - A'): return not isinstance(words['B'], ast.Constant)                 # 1 - p is seldom meant to be p - 1
     if how == 'T = A → T.copy_(A)': return not isinstance(words['T'], ast.Subscript)            # a list keeps what is put into it
     if how.startswith('S → S/K'): return not any(isinstance(o, ast.BinOp) and isinstance(o.op, ast.Mult) and text(words['K']) in (text(o.left), text(o.right)) for o in place.above)
     if how.startswith('A*(B'): return isinstance(scope.at.get(id(words['A'])), (int, float))    # a number alone is seldom meant for one of two terms
     if how.startswith('A*P'): return dotted(words['A']) in scope.upstream and dotted(words['P']) not in scope.marks + scope.numbers
-    if how in ('R → R + Q', 'R → R - Q', 'R → Q - R'): return text(words['Q']) not in text(words['R'])           # it would only undo what stands there
+    if how == 'R → Q - R' and text(words['R']).removesuffix('.clone()') == text(words['Q']): return False
+    if how == 'R → R + Q; R → R - Q': return text(words['Q']) not in text(words['R'])           # it would only undo what stands there
     if how == 'Z → Z.sign()': return isinstance(place.node, (ast.Name, ast.Call))
     if how == 'Z → J.numel()': return isinstance(place.node, (ast.Call, ast.Subscript)) and isinstance(scope.at.get(id(place.node)), (int, Tensor)) and getattr(scope.at[id(place.node)], 'ndim', 0) == 0 and not is_count(place.node)
     if not isinstance(new, ast.BinOp): return True
@@ -545,7 +548,7 @@ def other_function(place, scope):
 def other_arguments(place, scope):
     "Two arguments exchanged, or one left out"
     o = place.node
-    if not isinstance(o, ast.Call) or name_of(o) == 'einsum' or name_of(o) == 'zip' and isinstance(place.parent, ast.comprehension): return     # it would only change names
+    if not isinstance(o, ast.Call) or name_of(o) in ('einsum', 'zip'): return         # it would only change names
     if dotted(o.func) == 'range': # where a loop begins, and where it ends
         for many in [o.args[1:]]*(len(o.args) == 2): yield changed_node(o, args=many), dict(more='the loop begins too late', cause='missing')
         for end in o.args[:1]:
@@ -1018,7 +1021,8 @@ def astray(exercise, attempt): # `Exercise`; a wrong attempt
             now, run = s.wrong_in(rebuilt(attempt, place.part, code, true_=lambda: next(values)), s.cases[j])
             if run.changed or now & {*s.goal} or now - s.bad[j]: return False
         return True
-    odd = [p for part in s.parts for p in value_places(part) if not isinstance(p.parent, (ast.Assign, ast.Return)) and id(p.node) in mine and not any(alike(mine[id(p.node)][-1], v) for v in known.values())]
+    odd = [p for part in s.parts for p in value_places(part) if not isinstance(p.parent, (ast.Assign, ast.Return)) and id(p.node) in mine and not any(alike(mine[id(p.node)][-1], v) for v in known.values())
+           and not (isinstance(p.parent, ast.Tuple) and isinstance(p.stmt, ast.Return) and p.parent is p.stmt.value)]
     for place, k in itertools.islice(((p, k) for p, k in itertools.product(sorted(odd, key=lambda p: len(text(p.node))), known) if may_be(p, k)), 200):
         try:
             if not right_with(place, k): continue
@@ -1098,11 +1102,11 @@ def call_order(exercise, # `Exercise`
         heard = [(c, what) for c, what, n in mine if n == name]
         lost = next(((c, d) for (c, a), (d, b) in zip(heard, heard[1:]) if a == b == 'sets'), None)
         if lost: return 'missing', f'{lost[1]} sets `{name}.g` anew, and nothing has read by then what {lost[0]} had put there: keep that first, and add it'
-    for c, r in itertools.product(made, needed):
+    for most, c, r in itertools.product((1, 2), made, needed):
         if c.name != r.name or c in needed or r in made or '…' in c.args: continue
         if sorted(c.args) == sorted(r.args): return 'swapped', f'the arguments of {c} have to change places: {r}'
         odd = [(a, b) for a, b in zip(c.args, r.args) if a != b]
-        if len(odd) == 1: return 'swapped', f'in {c}, `{odd[0][0]}` stands where `{odd[0][1]}` belongs: {r}'
+        if len(odd) == most < len(c.args): return 'swapped', f'in {c}, ' + ', and '.join(f'`{a}` stands where `{b}` belongs' for a, b in odd) + f': {r}'
     for c in made:
         anew = [(b, r) for r in needed if r.name == c.name and r not in made and all(a in (b, '…') for a, b in zip(c.args, r.args)) for a, b in zip(c.args, r.args) if a == '…']
         if anew: return 'swapped', f'`{c.name}` is given a tensor that was made anew, where `{anew[0][0]}` belongs, which was handed over: {anew[0][1]}'
@@ -1115,7 +1119,7 @@ def call_order(exercise, # `Exercise`
             if later: return 'stale', f'{c} reads `{name}.g` before it is set; {later} sets it, and has to come first', made_wrong
             return 'missing', f'{c} reads `{name}.g`, and nothing sets it' + (f': {sets[name]} is missing' if name in sets else ''), made_wrong
     for name in [k.removesuffix('.g') for k in case.want]:
-        if name in sets and name not in done and sets[name] not in made: return 'missing', f'nothing sets `{name}.g`: {sets[name]} is missing', [f'{name}.g']
+        if name in sets and name not in done and sets[name] not in made: return 'missing', f'nothing sets `{name}.g`' + (f': {sets[name]} is missing' if made else ''), [f'{name}.g']
 
 # %% ../../nbs/tools/repair.ipynb #485136a4
 VERBS = {ast.MatMult: ('multiply', 'by'), ast.Mult: ('multiply, entry by entry,', 'and'), ast.Add: ('add', 'and'), ast.Sub: ('subtract', 'and'), ast.Div: ('divide', 'by')}
