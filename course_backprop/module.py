@@ -25,7 +25,7 @@ class Module:
         return self.out
 
     def backward(self):
-        "Gradients of what went into the last call; the gradient of what came out has to be there"
+        "Gradients of what went into the last call. But for a loss, what came out must have its `.g` already"
         if self.args is None:
             raise RuntimeError(f'{type(self).__name__}.backward() before a forward call: call the layer first')
         self.bwd(self.out, *self.args)

@@ -23,9 +23,9 @@ def standardize(x,    # tensor of floats
     r = ((d*d).mean(dims, True) + eps).rsqrt()
     return d.mul_(r), r
 
-def projected(g, x_hat, r, mean, along): # what arrives at x̂; what `standardize` gave; mean(g); mean(g·x̂). To dL/d`x`
+def projected(t, x_hat, r, mean, along): # what arrives; what `standardize` gave; the mean of `t`, and of `t*x_hat`. To dL/d`x`
     "What arrives, less its mean and its part along x̂, divided by σ"
-    return (g - mean).addcmul_(x_hat, along, value=-1).mul_(r)
+    return (t - mean).addcmul_(x_hat, along, value=-1).mul_(r)
 
 # %% ../nbs/13_norm.ipynb #e1300063
 def look(x, gamma, beta, eps): # what both layers take
@@ -69,8 +69,8 @@ def layer_norm_grad(inp, out, gamma, beta, eps=1e-5, kept=None): # as there; `ou
     "The three gradients of `layer_norm`, as `.g`. Errors as in `row_dims` and `upstream`, before any is set"
     dims, g = row_dims(inp, gamma, beta, eps), arrived(inp, out, 'layer_norm_grad')
     x_hat, r = kept or standardize(inp, dims, eps)
-    to_hat = g*gamma
-    inp.g = projected(to_hat, x_hat, r, to_hat.mean(dims, True), (to_hat*x_hat).mean(dims, True))
+    g_hat = g*gamma
+    inp.g = projected(g_hat, x_hat, r, g_hat.mean(dims, True), (g_hat*x_hat).mean(dims, True))
     gamma.g, beta.g = unbroadcast(g*x_hat, gamma.shape), unbroadcast(g + 0 if g.ndim == gamma.ndim else g, gamma.shape)
 
 # %% ../nbs/13_norm.ipynb #e1300065

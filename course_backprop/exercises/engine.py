@@ -11,8 +11,7 @@ __all__ = ['LESSON', 'TASKS', 'STRETCHED', 'in_time', 'order_fault', 'OrderExerc
            'logsumexp_cases', 'soft_rule', 'soft_y', 'soft_grad']
 
 # %% ../../nbs/exercises/engine.ipynb #e1160002
-import random
-from collections import deque
+import math, random
 from functools import partial
 import torch
 from ..tools.cases import label
@@ -30,9 +29,10 @@ TASKS += [
 Question('recall_layer_twice', 'overwrite it', 'It is set, not added, so the first one is lost. This lesson adds them.',
     {'add to it': 'That is what it should do. But `backward` in lesson 7 says `self.w.g = ...`.', 'nothing': 'Both calls of `backward` set `.g` of the same tensor.'}, '',
     ('What does the line in `Lin.backward` do with `self.w.g`?', '`self.w.g = ...` sets it. And it runs twice.', 'The second one takes the place of the first.')),
-Question('recall_grad_again', 6, 'PyTorch adds to `.grad`; that is why training loops call `zero_grad()`.',
-    {3: 'So it would be with `.g`, which is replaced. PyTorch adds to `.grad`.', 9: 'Gradients are added here, not multiplied.'}, 'The second pass brings 3 again. What does PyTorch do with it?',
-    ('What did lesson 6 say of `.grad` and a second `backward()`?', 'It accumulates.', '3 + 3')),
+Question('recall_row_g', (30, 40), '`x.g = y.g @ w.t()`: what arrives, times the weight that each number of x was multiplied by.',
+    {(10, 20): 'That is w.g, what arrives times x. How fast does y move with x?', (3, 4): 'Those are the slopes of y. What arrives is multiplied with them.', (13, 14): 'What arrives is multiplied with the slopes, not added.',
+     70: 'Each number of x has a gradient of its own.'}, 'y = x₁·3 + x₂·4. How fast does y move with x₁, and how fast with x₂? Times 10.',
+    ('y = x₁·3 + x₂·4. What are its slopes in x₁ and x₂?', '3 and 4. What arrives, 10, is multiplied with each.', '10·3 and 10·4')),
 Question('fork_a_g', 36, '12 comes back along one arrow and 24 along the other, and L feels both.',
     {12: 'That is the way through b alone. a also moves c.', 24: 'That is the way through c alone. a also moves b.', 288: 'Along a path slopes are multiplied. Two paths, next to each other, are added.',
      18: 'Not the mean: L feels the whole of both moves.', 48: 'c = a² has the slope 2a = 4, so 24 comes through c. And through b?'}, 'Nudge a a little: how does L move because of b, and how because of c?',
@@ -49,7 +49,7 @@ Question('nearest_first_a_g', 2, 'm passed on its 1 before the 3 from b had arri
     {8: 'So it should be. But m has its turn second: what has arrived there by then?', 6: 'That is the way through b. When m has its turn, has anything come from b?'}, 'L sends 1 to m and 1 to b. Then m has its turn, and only then b.',
     ('What is m.g when m has its turn?', '1, which came from L. m = 2a sends 2·1 on to a. After that b has its turn.', 'b sends 3 to m, which had its turn already: a stays at 2.')),
 Question('exp_rule', 15, 'The slope of eˣ is eˣ itself, which is y: nothing has to be computed anew.',
-    {3: 'That is what arrives. It is multiplied with the slope of eˣ at x.', 5: 'That is the slope alone. What arrives is multiplied with it.', 8: 'The chain rule multiplies.'}, 'The rule is g·y.',
+    {3: 'That is what arrives. It is multiplied with the slope of eˣ at x.', 3*math.exp(5): 'That takes 5 for x. It is y: what eˣ came out as, and so the slope itself.', math.exp(5): 'That takes 5 for x, and it is y. And what arrives is multiplied with the slope.', 5: 'That is the slope alone. What arrives is multiplied with it.', 8: 'The chain rule multiplies.'}, 'The rule is g·y.',
     ('What is the derivative of eˣ?', 'eˣ, and that came out as 5.', '3·5')),
 Question('stretched_dimension', 1, 'One number of a was used in five columns.',
     {0: 'Over dimension 0 it would become (1,5). a has four rows, and each has its own number.', -1: 'That is the same one here; counted from the front?'}, 'Which of the two dimensions is 1 in a, and 5 in g?',

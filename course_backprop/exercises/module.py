@@ -115,8 +115,8 @@ TASKS += [ModuleExercise('module_skip', 'Skip(inner), then layer(inp) and layer.
     run=partial(run_layer, make=lambda attempt, args: attempt(LinTanh(args['w'], args['b']))),
     stub=('forward', 'bwd'), right=skip_class(skip_bwd),
     meaning='A value that is used twice gets the sum of what comes back from both. On the straight way the upstream gradient comes through as it is, however little `inner` lets through.',
-    hints=('`inp` goes two ways: straight on, and through `inner`. What comes back to it?',
-           'On paper, all of it numbers: inner(x) = 3x, so that out = x + 3x, and 5 arrives. What comes back to x straight, what through `inner`, and in all? Which of the two does `inner.backward()` set, and from what?',
+    hints=('Call the inner layer, `self.inner(inp)`: its bare `forward` would keep nothing to go back into. So `inp` goes two ways, straight on and through `inner`. What comes back to it on each?',
+           'On paper, all of it numbers: inner(x) = 3x, so that out = x + 3x, and 5 arrives. What comes back to x straight, what through `inner`, and in all? The inner layer makes its part by `self.inner.backward()`, which needs a `.g` on what the call kept, `self.inner.out`. Which `.g` has to be there, and what is still missing after it?',
            'In `bwd`: `self.inner.out.g = out.g`, then `self.inner.backward()`, which sets `inp.g`; last `inp.g = inp.g + out.g`.'),
     suspects=[
     ('swapped', 'the inner layer got its own gradient back as an upstream', skip_class(in_both)),

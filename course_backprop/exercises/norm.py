@@ -41,7 +41,7 @@ Question('back_through_mean', (2, -1, -1), 'What arrives, less its own mean.',
     ('Only y₁ counts. How much does it move for a nudge of x₁, of x₂, of x₃?', 'By ⅔, −⅓ and −⅓ of it.', 'Times the 3 that arrives.')),
 Question('sigma_g', -1, 'Two shares, 0.5 and −1.5, from the two numbers that σ divides.',
     {1: 'The size is right. A larger σ makes d/σ smaller in size: there is a minus in the slope.', -2: 'σ² is 4, not 2.', 2: 'σ² is 4, and there is a minus in the slope.', (.5, -1.5): 'Those are the two shares. One σ divides both numbers, so they are added.', -4: 'And divided by σ².',
-     -.5: 'The two shares are added, not averaged.', -1.5: 'That is the share of the second number. The first has one too.'}, 'The share of each number is x̂.g times −d/σ².',
+     -.5: 'The two shares are added, not averaged.', -1.5: 'That is the share of the second number. The first has one too.'}, 'The share of each number is its ĝ times −d/σ².',
     ('σ is one number that is used twice, so it gets two shares.', '1·(−(−2)/4) and 3·(−2/4).', '0.5 − 1.5')),
 Question('row_doubled', 'nothing', 'Mean and σ are doubled as well, and cancel.',
     {'it doubles': 'd is twice as large; and so is σ, by which it is divided.', 'it halves': 'σ is twice as large; and so is d, which it divides.'}, '',
@@ -70,7 +70,7 @@ def sizes(): # of `hostile_cases` every third, in float64 and float32 and not al
 def centre(inp): return inp - inp.mean(1, keepdim=True)
 
 def mean_cases():
-    for n, i, randn in sizes(): yield gradient_case(centre, dict(inp=2*randn(n, i) + 1), ['inp'], randn, dict(n=n, i=i))
+    for n, i, randn in sizes(): yield gradient_case(centre, dict(inp=2*randn(n, i) + 1), ['inp'], randn, dict(n=n, c=i))
 
 TASKS += [Exercise('mean_subtract_grad', 'mean_subtract_grad(inp, out)', mean_cases, right=sets_inp(lambda inp, out: centre(out.g)),
     meaning='What takes off the mean on the way there takes off the mean on the way back: J is its own transpose.',
@@ -99,11 +99,11 @@ def norm_cases(f, *params): # forward function; 'gamma', or 'gamma' and 'beta'
         for k, (n, i, randn) in enumerate(sizes()):
             given = dict(inp=2*randn(n, i) + 1, **{name: randn(i) for name in params})
             given['gamma'] = given['gamma'] + given['gamma'].sign()                  # not near 0
-            yield gradient_case(f, given, ['inp', *params], randn, dict(n=n, i=i), eps=(.3, 1e-3)[k % 2 and i > 1])
+            yield gradient_case(f, given, ['inp', *params], randn, dict(n=n, c=i), eps=(.3, 1e-3)[k % 2 and i > 1])
     return cases
 
-def less(g, h, s, dim): # x.g for g at x̂
-    return (g - g.mean(dim, keepdim=True) - h*(g*h).mean(dim, keepdim=True))/s
+def less(g_hat, h, s, dim): # x.g for ĝ, x̂ and σ
+    return (g_hat - g_hat.mean(dim, keepdim=True) - h*(g_hat*h).mean(dim, keepdim=True))/s
 
 def norm_grad(dim, inp=lambda g, h, s, dim, gamma: less(g*gamma, h, s, dim), gamma=lambda g, h: g*h, beta=lambda g, h: g, over=None, correction=0, root=True, small=torch.sum):
     "A gradient function; its arguments make it a wrong one"
@@ -119,7 +119,7 @@ def norm_grad(dim, inp=lambda g, h, s, dim, gamma: less(g*gamma, h, s, dim), gam
 
 # %% ../../nbs/exercises/norm.ipynb #e1360010
 def suspects(dim): # as in `norm_grad`
-    own, other = ('row', 'column') if dim else ('column', 'row')
+    own, other, size = ('row', 'column', 'c') if dim else ('column', 'row', 'n')
     make = partial(norm_grad, dim)
     return [
     ('missing', 'mean and spread were treated as constants, but both move with every number that they are made from', make(lambda g, h, s, dim, gamma: g*gamma/s)),
@@ -133,7 +133,7 @@ def suspects(dim): # as in `norm_grad`
     ('sum-for-mean', 'both means were taken as sums', make(lambda g, h, s, dim, gamma: (g*gamma - (g*gamma).sum(dim, keepdim=True) - h*(g*gamma*h).sum(dim, keepdim=True))/s)),
     ('swapped', f'mean and spread are those of each {other}; here each *{own}* was normalised', make(over=1 - dim)),
     ('swapped', f'the forward pass is right, but what is taken off are means over each {other}; here each *{own}* was normalised', make(lambda g, h, s, dim, gamma: less(g*gamma, h, s, 1 - dim))),
-    ('factor', 'the variance was divided by n − 1; the layer divides by n. `correction=0`, or `unbiased=False`, says so', make(correction=1)),
+    ('factor', f'the variance was divided by {size} − 1; the layer divides by {size}. `correction=0`, or `unbiased=False`, says so', make(correction=1)),
     ('swapped', '`eps` stands under the root, beside the variance, and not beside σ', make(root=False)),
     ('swapped', 'x − mean was multiplied in where x̂ belongs: it still has to be divided by σ', make(lambda g, h, s, dim, gamma: (g*gamma - (g*gamma).mean(dim, keepdim=True) - h*s*(g*gamma*h*s).mean(dim, keepdim=True))/s)),
     ('missing', 'in γ.g the x̂ is missing, by which γ was multiplied', make(gamma=lambda g, h: g)),
@@ -142,11 +142,11 @@ def suspects(dim): # as in `norm_grad`
     ] + [('swapped', 'γ stands outside, where it belongs inside: what is averaged is what arrives at x̂, `out.g*gamma`', make(lambda g, h, s, dim, gamma: gamma*less(g, h, s, dim)))]*dim
 
 HINTS = ('Three gradients. γ and β are a product and a sum that were stretched over the samples. For `inp`, first work out x̂ and σ, and what arrives at x̂.',
-         'What arrives at x̂ is g = `out.g*gamma`. Take off its mean, then its part along x̂, which is x̂ times the mean of g·x̂; divide by σ.')
+         'What arrives at x̂ is ĝ = `out.g*gamma`. Take off its mean, then its part along x̂, which is x̂ times the mean of ĝ·x̂; divide by σ.')
 TASKS += [
 Exercise('layer_norm_grad', 'layer_norm_grad(inp, out, gamma, beta, eps)', norm_cases(layer_norm, 'gamma', 'beta'), right=norm_grad(1), suspects=suspects(1),
     meaning='Each sample is normalised by itself, so its gradient is its own affair. Only γ and β sum over the samples.',
-    hints=(*HINTS, '`d = inp - inp.mean(1, keepdim=True)`, `s = ((d*d).mean(1, keepdim=True) + eps).sqrt()`, `h = d/s`, `g = out.g*gamma`; `inp.g = (g - g.mean(1, keepdim=True) - h*(g*h).mean(1, keepdim=True))/s`, `gamma.g = (out.g*h).sum(0)`, `beta.g = out.g.sum(0)`')),
+    hints=(*HINTS, '`d = inp - inp.mean(1, keepdim=True)`, `sigma = ((d*d).mean(1, keepdim=True) + eps).sqrt()`, `x_hat = d/sigma`, `g_hat = out.g*gamma`; `inp.g = (g_hat - g_hat.mean(1, keepdim=True) - x_hat*(g_hat*x_hat).mean(1, keepdim=True))/sigma`, `gamma.g = (out.g*x_hat).sum(0)`, `beta.g = out.g.sum(0)`')),
 Exercise('batch_norm_grad', 'batch_norm_grad(inp, out, gamma, beta, eps)', norm_cases(batch_norm, 'gamma', 'beta'), right=norm_grad(0), suspects=suspects(0),
     meaning='The formula is that of layer norm, along the other dimension. Here the samples of a batch are coupled.',
     hints=(*HINTS, 'The three lines of layer norm, with 0 for 1 in every mean; those of γ and β stay.')),
@@ -167,7 +167,7 @@ TASKS += [Exercise('rms_norm_grad', 'rms_norm_grad(inp, out, gamma, eps)', norm_
     meaning='Only the direction along x itself is taken off: adding the same number to a whole row does change what comes out.',
     hints=('What comes out when all numbers of a row are doubled? And when 1 is added to all of them? One of the two the loss can\'t notice.',
            'h = x/s with s the root of mean(x²) + ε. Without the mean, one of the two terms of layer norm is gone. Which one, and is the other the same?',
-           '`s = (inp.pow(2).mean(1, keepdim=True) + eps).sqrt()`, `h = inp/s`, `g = out.g*gamma`; `inp.g = (g - h*(g*h).mean(1, keepdim=True))/s`, `gamma.g = (out.g*h).sum(0)`'),
+           '`s = (inp.pow(2).mean(1, keepdim=True) + eps).sqrt()`, `h = inp/s`, `g_hat = out.g*gamma`; `inp.g = (g_hat - h*(g_hat*h).mean(1, keepdim=True))/s`, `gamma.g = (out.g*h).sum(0)`'),
     suspects=[
     ('missing', 's was treated as a constant, but it moves with every number of its row', rms_grad(lambda g, h, s, gamma: g*gamma/s)),
     ('swapped', 'the mean of what arrives was taken off, as in layer norm. Here no mean was taken off forwards, so none is taken off backwards', rms_grad(lambda g, h, s, gamma: less(g*gamma, h, s, 1))),
@@ -192,29 +192,29 @@ def one_line_cases():
         s = (wide.var(1, correction=0, keepdim=True) + eps).sqrt()
         one, zero = torch.ones(i).double(), torch.zeros(i).double()
         def grads(up): return dict(result=true_grads(lambda x: layer_norm(x, one, zero, eps), wide, upstream=up)[0].to(x.dtype))
-        args = dict(g=g, x_hat=((wide - wide.mean(1, keepdim=True))/s).to(x.dtype), sigma=s.to(x.dtype))
-        yield Case(label(x.dtype, n=n, i=i), args, grads(g.double()), dict(n=n, i=i), grads(torch.ones_like(wide)), g)
+        args = dict(g_hat=g, x_hat=((wide - wide.mean(1, keepdim=True))/s).to(x.dtype), sigma=s.to(x.dtype))
+        yield Case(label(x.dtype, n=n, c=i), args, grads(g.double()), dict(n=n, c=i), grads(torch.ones_like(wide)), g)
 
 def mean1(t): return t.mean(1, keepdim=True)
 
-TASKS += [Exercise('standardize_back', 'standardize_back(g, x_hat, sigma)', one_line_cases, right=lambda g, x_hat, sigma: less(g, x_hat, sigma, 1),
+TASKS += [Exercise('standardize_back', 'standardize_back(g_hat, x_hat, sigma)', one_line_cases, right=lambda g_hat, x_hat, sigma: less(g_hat, x_hat, sigma, 1),
     meaning='The whole way back through mean, variance and root: what arrives, less its mean, less its part along x̂, divided by σ.',
     hints=('Write σ.g with x̂ in the place of d/σ, then v.g, then the second share of d.g. Look what cancels.',
-           'σ.g is −(1/σ)·Σ g·x̂. v.g is that over 2σ. Times 2d/c it is −(x̂/σ)·mean(g·x̂). So d.g = (g − x̂·mean(g·x̂))/σ. Now take off its mean; the mean of x̂ is 0.',
-           '`(g - g.mean(1, keepdim=True) - x_hat*(g*x_hat).mean(1, keepdim=True))/sigma`'),
+           'σ.g is −(1/σ)·Σ ĝ·x̂. v.g is that over 2σ. Times 2d/c it is −(x̂/σ)·mean(ĝ·x̂). So d.g = (ĝ − x̂·mean(ĝ·x̂))/σ. Now take off its mean; the mean of x̂ is 0.',
+           '`(g_hat - g_hat.mean(1, keepdim=True) - x_hat*(g_hat*x_hat).mean(1, keepdim=True))/sigma`'),
     suspects=[
-    ('missing', 'mean and σ were treated as constants, but both move with every number of the row', lambda g, x_hat, sigma: g/sigma),
-    ('missing', 'the way through the mean is missing: d.g still has to lose its own mean', lambda g, x_hat, sigma: (g - x_hat*mean1(g*x_hat))/sigma),
-    ('missing', 'the way through σ is missing: d has a second arrow', lambda g, x_hat, sigma: (g - mean1(g))/sigma),
-    ('missing', 'the division by σ is missing', lambda g, x_hat, sigma: less(g, x_hat, 1, 1)),
-    ('factor', 'the division by σ is there twice', lambda g, x_hat, sigma: less(g, x_hat, sigma*sigma, 1)),
-    ('sign', 'the share that comes through σ has a minus: a larger σ makes x̂ smaller', lambda g, x_hat, sigma: (g - mean1(g) + x_hat*mean1(g*x_hat))/sigma),
-    ('sum-for-mean', 'the c of v = mean(d²) is missing: it makes a mean of the sum over g·x̂', lambda g, x_hat, sigma: (g - mean1(g) - x_hat*(g*x_hat).sum(1, keepdim=True))/sigma),
-    ('sum-for-mean', 'both c are missing: they make means of the two sums', lambda g, x_hat, sigma: (g - g.sum(1, keepdim=True) - x_hat*(g*x_hat).sum(1, keepdim=True))/sigma),
-    ('factor', 'the 2 of d² and that of the root cancel; one of them was forgotten', lambda g, x_hat, sigma: (g - mean1(g) - 2*x_hat*mean1(g*x_hat))/sigma),
-    ('factor', 'the 2 of d² and that of the root cancel; one of them was forgotten', lambda g, x_hat, sigma: (g - mean1(g) - .5*x_hat*mean1(g*x_hat))/sigma),
-    ('swapped', 'means over each column; here each *row* was normalised', lambda g, x_hat, sigma: less(g, x_hat, sigma, 0)),
-    ('swapped', 'what is averaged is g·x̂, not x̂ alone', lambda g, x_hat, sigma: (g - mean1(g) - g*mean1(x_hat*x_hat))/sigma),
+    ('missing', 'mean and σ were treated as constants, but both move with every number of the row', lambda g_hat, x_hat, sigma: g_hat/sigma),
+    ('missing', 'the way through the mean is missing: d.g still has to lose its own mean', lambda g_hat, x_hat, sigma: (g_hat - x_hat*mean1(g_hat*x_hat))/sigma),
+    ('missing', 'the way through σ is missing: d has a second arrow', lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat))/sigma),
+    ('missing', 'the division by σ is missing', lambda g_hat, x_hat, sigma: less(g_hat, x_hat, 1, 1)),
+    ('factor', 'the division by σ is there twice', lambda g_hat, x_hat, sigma: less(g_hat, x_hat, sigma*sigma, 1)),
+    ('sign', 'the share that comes through σ has a minus: a larger σ makes x̂ smaller', lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat) + x_hat*mean1(g_hat*x_hat))/sigma),
+    ('sum-for-mean', 'the c of v = mean(d²) is missing: it makes a mean of the sum over ĝ·x̂', lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat) - x_hat*(g_hat*x_hat).sum(1, keepdim=True))/sigma),
+    ('sum-for-mean', 'both c are missing: they make means of the two sums', lambda g_hat, x_hat, sigma: (g_hat - g_hat.sum(1, keepdim=True) - x_hat*(g_hat*x_hat).sum(1, keepdim=True))/sigma),
+    ('factor', 'the 2 of d² and that of the root cancel; one of them was forgotten', lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat) - 2*x_hat*mean1(g_hat*x_hat))/sigma),
+    ('factor', 'the 2 of d² and that of the root cancel; one of them was forgotten', lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat) - .5*x_hat*mean1(g_hat*x_hat))/sigma),
+    ('swapped', 'means over each column; here each *row* was normalised', lambda g_hat, x_hat, sigma: less(g_hat, x_hat, sigma, 0)),
+    ('swapped', 'what is averaged is ĝ·x̂, not x̂ alone', lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat) - g_hat*mean1(x_hat*x_hat))/sigma),
     ])]
 
 # %% ../../nbs/exercises/norm.ipynb #e1360015
@@ -233,7 +233,7 @@ def running_cases():
         args = dict(x=2*randn(n, i) + 1, mean=randn(i), var=randn(i).abs() + .5, momentum=momentum)
         double = [args[k].double() for k in ('x', 'mean', 'var')]
         want = dict(zip(('new mean', 'new var'), (t.to(args['x'].dtype) for t in stats_after(*double, momentum))))
-        yield Case(label(args['x'].dtype, n=n, i=i) + f', momentum {momentum}', args, want, dict(n=n, i=i))
+        yield Case(label(args['x'].dtype, n=n, c=i) + f', momentum {momentum}', args, want, dict(n=n, c=i))
 
 TASKS += [Exercise('running_stats', 'running_stats(x, mean, var, momentum)', running_cases, run=run_pair, right=stats_after, asks='two tensors',
     meaning='Each batch counts for `momentum`, and the batches before it for less and less.',

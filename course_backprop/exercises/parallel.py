@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'SPOTS', 'weighted', 'mean_cases', 'row_list', 'run_shards', 'deal', 'shard_cases', 'ring',
-           'run_ring', 'ring_cases', 'at_receiver', 'other_ring', 'joint', 'run_joint', 'stats_cases', 'other_joint']
+           'run_ring', 'ring_cases', 'at_receiver', 'other_ring', 'all_parts', 'joint', 'run_joint', 'stats_cases',
+           'other_joint']
 
 # %% ../../nbs/exercises/parallel.ipynb #30723f14
 import torch
@@ -38,9 +39,9 @@ Question('after_all_reduce', 3, 'The sum; and rank 1 has it too.',
 Question('ranks_to_the_bit', 'yes', 'An all-reduce makes the sum once, and everyone gets *that* one. The same start, the same steps.',
     {'no': 'What would make them differ? Each step begins with equal weights. Where does the gradient come from that a rank subtracts?'}, '',
     ('After `broadcast_params` all ranks have the same weights.', 'Does each rank make a sum of its own?', 'No: all get the same one. So yes.')),
-Question('order_of_a_sum', 'their order', 'The same numbers, added in another order: rounding differs.',
+Question('order_of_a_sum', 'their grouping', 'The same numbers in the same order, with other brackets: rounding differs.',
     {'the numbers': 'The rows are the same, and so is the start.', 'the rule': 'The rule is the same: a mean over all rows.'}, '',
-    ('In which order does one process add up what the rows contribute? And two?', 'Two make two sums, and then add these.', 'The order.')),
+    ('Where do the brackets stand if one process adds up what the rows contribute? And if two do?', 'Two make two sums, and then add these.', 'Their grouping.')),
 ]
 
 # %% ../../nbs/exercises/parallel.ipynb #f74a4fe9
@@ -66,9 +67,9 @@ Question('parallel_bug', 6, 'Each rank\'s gradient is a mean over its own rows, 
     {9: 'Line 9 returns this rank\'s loss, and nothing is computed from it.', 1: 'That is the line with the name. It is one of the lines 2 to 8.'},
     'It is one line, between 2 and 8, counted as they are shown.',
     ('The ranks agree. So what is wrong is wrong on all of them in the same way.', 'Try n = 5 and p = 2 with a pencil: how many rows has each rank?', 'Two and three. And their means count alike: which line says so?'), cause='mean-for-sum'),
-Question('losses_agree', 'up to rounding', 'The same rows in each step, from the same start. What differs is the order of the sums.',
-    {'to the bit': 'To the bit are ranks of one training. Here the sums are made in another order for each number of processes.', 'no': 'The batches are the same, whatever p is. What differs?'}, '',
-    ('Each batch has the same rows, whatever p is. So which sum is the gradient?', 'The same one. In which order is it added up?', 'In another one for each p: up to rounding.')),
+Question('losses_agree', 'up to rounding', 'The same rows in each step, from the same start. What differs is the order of the sums, and their brackets.',
+    {'to the bit': 'To the bit are ranks of one training. Here order and brackets of the sums are others for each number of processes.', 'no': 'The batches are the same, whatever p is. What differs?'}, '',
+    ('Each batch has the same rows, whatever p is. So which sum is the gradient?', 'The same one. Is it added up in the same order, with the same brackets?', 'No, otherwise for each p. So up to rounding.')),
 ]
 
 # %% ../../nbs/exercises/parallel.ipynb #d7d7f425
@@ -173,6 +174,12 @@ def at_receiver(parts, step, at_once=False):
         parts[to][(to - step)%p] = parts[to][(to - step)%p] + o if step < p - 1 else o
 
 def other_ring(**how): return lambda parts, step: ring(parts, step, **how)
+def all_parts(parts, step, at_once=True):
+    "Every part is sent in every step"
+    p, sent = len(parts), copy_args(parts) if at_once else parts
+    for r in range(p):
+        for k in range(p): parts[(r + 1)%p][k] = parts[(r + 1)%p][k] + sent[r][k] if step < p - 1 else sent[r][k]
+
 SPOTS = tuple(f'parts[{r}][{k}]' for r in range(4) for k in range(4))
 
 # %% ../../nbs/exercises/parallel.ipynb #fefd885c
@@ -192,6 +199,8 @@ TASKS += [Exercise('ring_step', 'ring_step(parts, step)', ring_cases, right=ring
     ('size', 'the change from adding to taking comes a step too early: p − 1 steps add', other_ring(adds=lambda s, p: s < p - 2)),
     ('swapped', 'the halves are exchanged: first is added, then taken', other_ring(adds=lambda s, p: s >= p - 1)),
     ('swapped', 'it was sent to the left: rank r sends to rank (r + 1) mod p', other_ring(to=lambda r, p: (r - 1)%p)),
+    *[('swapped', 'it came from the right neighbour. Rank r receives from its left one, rank (r − 1) mod p: part (r − 1 − s) mod p', other_ring(to=lambda r, p: (r - 1)%p, part=lambda r, s, p, back=back: (r - back - s)%p)) for back in (1, 2)],
+    *[('swapped', 'all parts were sent. In each step a rank sends one part, and in step s rank r sends part (r − s) mod p', lambda parts, step, at_once=at_once: all_parts(parts, step, at_once)) for at_once in (True, False)],
     ('sign', 'part (r + s) was sent: a rank passes on in step s what has come to it in step s − 1, part (r − s)', other_ring(part=lambda r, s, p: (r + s)%p)),
     ('swapped', 'each rank sent its part r in every step. In step s it is part (r − s) mod p', other_ring(part=lambda r, s, p: r)),
     ('swapped', 'all ranks sent the same part. In step s rank r sends part (r − s) mod p', other_ring(part=lambda r, s, p: s%p)),

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'MOVED', 'many', 'step_cases', 'run_step', 'sgd', 'with_momentum', 'adam_cases', 'adam', 'adam_but',
-           'std_cases', 'Spent', 'Counted', 'digits', 'fresh', 'too_few', 'TrainingExercise', 'trains_well',
-           'net_cases', 'run_net', 'Net']
+           'std_cases', 'DerivedExercise', 'Spent', 'Counted', 'digits', 'fresh', 'too_few', 'TrainingExercise',
+           'trains_well', 'net_cases', 'run_net', 'Net']
 
 # %% ../../nbs/exercises/train.ipynb #5972cf87
 from functools import partial
@@ -15,9 +15,10 @@ from ..mnist import load_mnist
 from ..module import Lin, Model, Relu, parameters
 from ..tools.cases import label, number
 from ..tools.compare import hostile_cases, true_grads
-from ..tools.explain import advice, message, own_line
+from ..tools.explain import advice, message, own_line, suspected
+from ..tools.judge import judged
 from ..tools.question import Question
-from ..tools.run import Case, Exercise, within
+from ..tools.run import Case, Exercise, run_all, within
 
 # %% ../../nbs/exercises/train.ipynb #0c54c7fa
 LESSON = 10, 'Training'
@@ -94,9 +95,9 @@ def run_step(attempt, args, names):
     params, before = list(args['params']), [p.double().clone() for p in args['params']]
     attempt(*args.values())
     got = {f'Δparams[{k}]': p.double() - b if not torch.equal(p.double(), b) else None for k, (p, b) in enumerate(zip(params, before))}
-    return got | {f'{o}[{k}]': v for o in ('velocity', 'm', 'v') for k, v in enumerate(args.get(o, []))}
+    return got | {f'{o}[{k}]': v for o in ('velocity', 'm', 'sq') for k, v in enumerate(args.get(o, []))}
 
-MOVED = tuple(f'{o}[{k}]' for o in ('params', 'velocity', 'm', 'v') for k in range(5))
+MOVED = tuple(f'{o}[{k}]' for o in ('params', 'velocity', 'm', 'sq') for k in range(5))
 
 # %% ../../nbs/exercises/train.ipynb #ae68dbd8
 def sgd(params, lr):
@@ -134,75 +135,88 @@ TASKS += [Exercise('momentum_step', 'momentum_step(params, velocity, lr, momentu
 # %% ../../nbs/exercises/train.ipynb #c1000003
 def adam_cases():
     for n, i, o, randn in hostile_cases():
-        for t, lr, a, b, eps in ((1, .1, .9, .99, 1e-8), (2, .1, .8, .95, .3), (7, .5, .9, .99, .1)) if randn(1).dtype == torch.float64 else ():
-            params, m, v = (many(randn, i, o) for _ in range(3))
-            for p, one, two in zip(params, m, v):
+        for t, lr, a, b, eps in ((2, .1, .8, .95, .3), (1, .1, .9, .999, 1e-8), (7, .5, .9, .99, .1)) if randn(1).dtype == torch.float64 else ():
+            params, m, sq = (many(randn, i, o) for _ in range(3))
+            for p, one, two in zip(params, m, sq):
                 p.g = randn(*p.shape)
                 if t == 1: one.zero_()
                 two.square_() if t > 1 else two.zero_()
-            new_m, new_v = [a*o + (1 - a)*p.g for o, p in zip(m, params)], [b*o + (1 - b)*p.g**2 for o, p in zip(v, params)]
-            want = {f'm[{k}]': o for k, o in enumerate(new_m)} | {f'v[{k}]': o for k, o in enumerate(new_v)}
-            want |= {f'Δparams[{k}]': -lr*(one/(1 - a**t))/((two/(1 - b**t)).sqrt() + eps) for k, (one, two) in enumerate(zip(new_m, new_v))}
+            new_m, new_sq = [a*o + (1 - a)*p.g for o, p in zip(m, params)], [b*o + (1 - b)*p.g**2 for o, p in zip(sq, params)]
+            want = {f'm[{k}]': o for k, o in enumerate(new_m)} | {f'sq[{k}]': o for k, o in enumerate(new_sq)}
+            want |= {f'Δparams[{k}]': -lr*(one/(1 - a**t))/((two/(1 - b**t)).sqrt() + eps) for k, (one, two) in enumerate(zip(new_m, new_sq))}
             numbers = dict(t=t, lr=lr, beta1=a, beta2=b, eps=eps)
-            yield Case(label(params[0].dtype, **numbers, i=i, o=o), dict(params=params, m=m, v=v, **numbers), want, numbers)
+            yield Case(label(params[0].dtype, **numbers, i=i, o=o), dict(params=params, m=m, sq=sq, **numbers), want, numbers)
 
 # %% ../../nbs/exercises/train.ipynb #c1000020
-def adam(params, m, v, t, lr, beta1, beta2, eps):
-    for p, one, two in zip(params, m, v):
+def adam(params, m, sq, t, lr, beta1, beta2, eps):
+    for p, one, two in zip(params, m, sq):
         one.mul_(beta1).add_((1 - beta1)*p.g)
         two.mul_(beta2).add_((1 - beta2)*p.g**2)
         p -= lr*(one/(1 - beta1**t))/((two/(1 - beta2**t)).sqrt() + eps)
 
-def adam_but(first=lambda m, g, a: a*m + (1 - a)*g, second=lambda v, g, b: b*v + (1 - b)*g**2, whole=lambda beta, t: 1 - beta**t, wholes=None,
-             step=lambda m, v, g, eps: m/(v.sqrt() + eps), kept=False): # `wholes`: of v, where it differs; `kept`: what is divided stays divided
+def adam_but(first=lambda m, g, a: a*m + (1 - a)*g, second=lambda sq, g, b: b*sq + (1 - b)*g**2, whole=lambda beta, t: 1 - beta**t, wholes=None,
+             step=lambda m, sq, g, eps: m/(sq.sqrt() + eps), kept=False): # `wholes`: of sq, where it differs; `kept`: what is divided stays divided
     "An attempt at Adam's step"
-    def attempt(params, m, v, t, lr, beta1, beta2, eps):
+    def attempt(params, m, sq, t, lr, beta1, beta2, eps):
         for k, p in enumerate(params):
-            m[k], v[k] = first(m[k], p.g, beta1), second(v[k], p.g, beta2)
-            one, two = m[k]/whole(beta1, t), v[k]/(wholes or whole)(beta2, t)
+            m[k], sq[k] = first(m[k], p.g, beta1), second(sq[k], p.g, beta2)
+            one, two = m[k]/whole(beta1, t), sq[k]/(wholes or whole)(beta2, t)
             p -= lr*step(one, two, p.g, eps)
-            if kept: m[k], v[k] = one, two
+            if kept: m[k], sq[k] = one, two
     return attempt
 
 # %% ../../nbs/exercises/train.ipynb #c1000021
-TASKS += [Exercise('adam_step', 'adam_step(params, m, v, t, lr, beta1, beta2, eps)', adam_cases, run=run_step, may_change=MOVED, right=adam,
+TASKS += [Exercise('adam_step', 'adam_step(params, m, sq, t, lr, beta1, beta2, eps)', adam_cases, run=run_step, may_change=MOVED, right=adam,
     unset='did not move',
     meaning='These are the steps of `torch.optim.Adam`. In the first of them every number moves by nearly `lr`, however large its gradient is.',
     hints=('On paper: the gradient is always 1, `beta1` is 0.9, and m starts at 0. What is m after one step, after two? By what must it be divided to be 1?',
-           'm is 0.1, then 0.19: it is 1 − 0.9ᵗ after t steps. The same with v and `beta2`. Divide copies; m and v themselves stay as they are.',
-           '`p -= lr*(m/(1 - beta1**t))/((v/(1 - beta2**t)).sqrt() + eps)`'),
+           'm is 0.1, then 0.19: it is 1 − 0.9ᵗ after t steps. The same with sq and `beta2`. Divide copies; m and sq themselves stay as they are.',
+           '`p -= lr*(m/(1 - beta1**t))/((sq/(1 - beta2**t)).sqrt() + eps)`'),
     suspects=[
-    ('missing', 'the first steps are as if m and v had always been what they are. Both start at 0 and are too small: each has to be divided by its share', adam_but(whole=lambda beta, t: 1)),
-    ('missing', 'v was made whole, and m was not: it starts at 0 as well', adam_but(whole=lambda beta, t: 1, wholes=lambda beta, t: 1 - beta**t)),
-    ('missing', 'm was made whole, and v was not: it starts at 0 as well', adam_but(wholes=lambda beta, t: 1)),
+    ('missing', 'the first steps are as if m and sq had always been what they are. Both start at 0 and are too small: each has to be divided by its share', adam_but(whole=lambda beta, t: 1)),
+    ('missing', 'sq was made whole, and m was not: it starts at 0 as well', adam_but(whole=lambda beta, t: 1, wholes=lambda beta, t: 1 - beta**t)),
+    ('missing', 'm was made whole, and sq was not: it starts at 0 as well', adam_but(wholes=lambda beta, t: 1)),
     ('factor', 'right for the first step. After t steps the share that is still missing is beta to the power of t', adam_but(whole=lambda beta, t: 1 - beta)),
     ('factor', 'm is right for the first step. After t steps the share that is still missing is beta1 to the power of t', adam_but(whole=lambda beta, t: 1 - beta, wholes=lambda beta, t: 1 - beta**t)),
     ('factor', 'the share that is still missing is beta to the power of t, not times t', adam_but(whole=lambda beta, t: 1 - beta*t)),
     ('factor', 'one step too many: `t` counts the first step as 1', adam_but(whole=lambda beta, t: 1 - beta**(t + 1))),
-    ('factor', 'multiply and divide have changed places: m and v are too small, so they are divided by their share', adam_but(whole=lambda beta, t: 1/(1 - beta**t))),
-    ('swapped', '`eps` stands below the root; it is added to the root', adam_but(step=lambda m, v, g, eps: m/(v + eps).sqrt())),
-    ('missing', 'v is the mean of *squares*: the root is missing', adam_but(step=lambda m, v, g, eps: m/(v + eps))),
-    ('missing', '`eps` is missing in the divisor', adam_but(step=lambda m, v, g, eps: m/v.sqrt())),
-    ('swapped', 'the step goes by the gradient of this batch; it should go by m, the mean', adam_but(step=lambda m, v, g, eps: g/(v.sqrt() + eps))),
+    ('factor', 'multiply and divide have changed places: m and sq are too small, so they are divided by their share', adam_but(whole=lambda beta, t: 1/(1 - beta**t))),
+    ('swapped', '`eps` stands below the root; it is added to the root', adam_but(step=lambda m, sq, g, eps: m/(sq + eps).sqrt())),
+    ('missing', 'sq is the mean of *squares*: the root is missing', adam_but(step=lambda m, sq, g, eps: m/(sq + eps))),
+    ('missing', '`eps` is missing in the divisor', adam_but(step=lambda m, sq, g, eps: m/sq.sqrt())),
+    ('swapped', 'the step goes by the gradient of this batch; it should go by m, the mean', adam_but(step=lambda m, sq, g, eps: g/(sq.sqrt() + eps))),
     ('swapped', 'm is a mean: of the new gradient it takes 1 − beta1, where momentum took all of it', adam_but(first=lambda m, g, a: a*m + g)),
     ('swapped', 'the two shares of m have changed places: beta1 of the old, 1 − beta1 of the new', adam_but(first=lambda m, g, a: (1 - a)*m + a*g)),
-    ('swapped', 'v takes squares: of the new one 1 − beta2', adam_but(second=lambda v, g, b: b*v + (1 - b)*g)),
-    ('swapped', 'v is a mean: of the new square it takes 1 − beta2, not all of it', adam_but(second=lambda v, g, b: b*v + g**2)),
-    ('swapped', '`beta1` and `beta2` have changed places', lambda params, m, v, t, lr, beta1, beta2, eps: adam_but()(params, m, v, t, lr, beta2, beta1, eps)),
-    ('swapped', 'in m, `beta2` stands where `beta1` belongs', lambda params, m, v, t, lr, beta1, beta2, eps: adam_but(first=lambda m, g, a: beta2*m + (1 - beta1)*g)(params, m, v, t, lr, beta1, beta2, eps)),
-    ('swapped', 'm and v were kept divided. Divide copies: the next step starts from the means as they were', adam_but(kept=True)),
+    ('swapped', 'sq takes squares: of the new one 1 − beta2', adam_but(second=lambda sq, g, b: b*sq + (1 - b)*g)),
+    ('swapped', 'sq is a mean: of the new square it takes 1 − beta2, not all of it', adam_but(second=lambda sq, g, b: b*sq + g**2)),
+    ('swapped', '`beta1` and `beta2` have changed places', lambda params, m, sq, t, lr, beta1, beta2, eps: adam_but()(params, m, sq, t, lr, beta2, beta1, eps)),
+    ('swapped', 'in m, `beta2` stands where `beta1` belongs', lambda params, m, sq, t, lr, beta1, beta2, eps: adam_but(first=lambda m, g, a: beta2*m + (1 - beta1)*g)(params, m, sq, t, lr, beta1, beta2, eps)),
+    ('swapped', 'm and sq were kept divided. Divide copies: the next step starts from the means as they were', adam_but(kept=True)),
     ])]
 
 # %% ../../nbs/exercises/train.ipynb #99a6bc95
 def std_cases():
     for n in (1, 2, 3, 10, 50, 784): yield Case(f'n_in = {n}', dict(n_in=n), dict(result=torch.tensor((2/n)**.5).double()), dict(n_in=n))
 
-TASKS += [Exercise('kaiming_std', 'kaiming_std(n_in)', std_cases, run=number, asks='a number', tol=1e-6, right=lambda n_in: (2/n_in)**.5,
+class DerivedExercise(Exercise):
+    "A task on paper: the reason behind a wrong result says more than how many times too large it is, or what to change"
+    def judged(self, attempt, explain=True): # as `judge` calls it; to a `Verdict`
+        verdict = judged(self, attempt, explain)
+        if verdict.ok or verdict.tensor != 'result': return verdict
+        known = suspected(self, run_all(self, attempt, seed=0), (), 'result', range(len(self.all_cases())))
+        return verdict._replace(cause=known[0], says=f'What comes back {known[1]}.', fix=None, voice='suspect') if known else verdict
+
+TASKS += [DerivedExercise('kaiming_std', 'kaiming_std(n_in)', std_cases, run=number, asks='a number', tol=1e-6, right=lambda n_in: (2/n_in)**.5,
     meaning='With it, numbers keep their size on average, through any number of ReLU layers.',
     hints=('A sum of n_in products has n_in times the mean square of one product, and ReLU leaves half of that. By what must each weight shrink?',
            'On paper: four inputs of size 1, weights of size s. The sum has the mean square 4s², and ReLU leaves half of it. For which s is that 1?',
            'The mean square of a weight is 2/n_in, and its size is the square root of that.'),
-    suspects=[('factor', 'that is the mean square of a weight; its size is the square root', lambda n_in: 2/n_in)])]
+    suspects=[('factor', why, wrong) for why, wrong in (
+    ('that is the mean square of a weight; its size is the square root', lambda n_in: 2/n_in),
+    ('that keeps the mean square *before* ReLU, which then takes half of it', lambda n_in: (1/n_in)**.5),
+    ('ReLU takes half of the mean square: the weights have to make up for that beforehand, not take half once more', lambda n_in: (.5/n_in)**.5),
+    ('the mean square of the sum grows like n_in, so its size like the root of n_in: by that a weight has to shrink, not by n_in', lambda n_in: 2**.5/n_in),
+    ('twice the *mean square* makes up for ReLU. The size is the root of that, so it grows by the root of 2', lambda n_in: 2/n_in**.5))])]
 
 # %% ../../nbs/exercises/train.ipynb #c1000005
 class Spent(Exception): "More images were asked for than the budget allows"
