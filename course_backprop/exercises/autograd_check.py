@@ -27,7 +27,8 @@ TASKS += [
          't': '`relu_grad` reads it: the gate is open where t is positive.',
          'v': '`lin_grad` of linear 2 reads it: w₂.g is vᵀ times u.g.',
          'u': '`mse_grad` reads it: u.g is 2(u − y)/n.',
-         'y': '`mse_grad` reads it: u.g is 2(u − y)/n.'}),
+         'y': '`mse_grad` reads it: u.g is 2(u − y)/n.'},
+        hints=('A gradient function reads what its forward function took in. Which of the six did none of them take in?',)),
     Question('recall_corner', (0, .5),
         'The choice is 0. Central differences take half of their way on the flat side and half on the steep one. This lesson has to see to that.',
         {(0, 0): 'The first is right. But of the way from −eps to eps one half has slope 0, and the other half slope 1.',
@@ -35,12 +36,14 @@ TASKS += [
          (.5, .5): 'The second is right. PyTorch doesn\'t choose the middle: as in `relu_grad`, the gate at exactly 0 is shut.',
          (1, .5): 'The second is right. But at exactly 0 the gate is shut.',
          (.5, 0): 'Both are there, in the other order: first what is chosen, then what central differences give.'},
-        'ReLU has slope 0 on the left and 1 on the right. PyTorch chooses one of the two; central differences look to both sides.'),
+        'ReLU has slope 0 on the left and 1 on the right. PyTorch chooses one of the two; central differences look to both sides.',
+        ('What does `relu_grad` do with an input of exactly 0?', 'From −eps to eps is a way of 2·eps. How far does ReLU rise on it?')),
     Question('digits_that_agree', 7,
         'As many as float32 has. Both round on their way, and not in the same places, so not every last digit is the same.',
         {3: 'A sum of 50,000 rounded numbers is less exact than one of them, but errors of both signs mostly cancel. It doesn\'t lose four digits.',
          'all': 'Both round after every step, and a sum of 50,000 rounded numbers depends, in its last digit, on the order in which it is added.'},
-        'How many decimal digits does a float32 number have?'),
+        'How many decimal digits does a float32 number have?',
+        ('A float32 number keeps 24 binary digits, and ten of these are worth three decimal ones.',)),
     Question('pencil_slope', 36,
         'The outer slope, 2·6, times the inner one, 3.',
         {12: 'That is the outer slope, 2·6. And 3w − 6 moves 3 times as fast as w.',
@@ -49,16 +52,19 @@ TASKS += [
          6: 'That is the value inside the brackets. Its square has the slope 2·6 there, and the inside moves 3 times as fast as w.',
          72: 'That is 2·12·3. The outer slope is taken at what stands in the brackets, 12 − 6.',
          24: 'That is 2·12, or 2·4·3. The outer slope is taken at what stands in the brackets, 3·4 − 6.'},
-        'What stands in the brackets at w = 4? The square has twice that as its slope, and the brackets move 3 times as fast as w.'),
+        'What stands in the brackets at w = 4? The square has twice that as its slope, and the brackets move 3 times as fast as w.',
+        ('There are two functions, one after the other: 3w − 6, and the square. Which slope has each?',)),
     Question('saves_w1', 'no',
         'w₁ is needed for x.g = t.g w₁ᵀ, and for nothing else. Nobody asked for the gradient of x.',
-        {'yes': 'For which gradient would it be needed? The table of the last lesson says: `lin_grad` of linear 1 reads w₁ to make x.g. And x isn\'t watched here.'}),
+        {'yes': 'For which gradient would it be needed? The table of the last lesson says: `lin_grad` of linear 1 reads w₁ to make x.g. And x isn\'t watched here.'},
+        hints=('Write down the rules for the four gradients that are asked for. In which of them does w₁ stand?',)),
     Question('grad_after_three', 108,
         'Each call *adds* its 36 to what is there.',
         {36: 'That would be so if each call replaced what is there, as our `.g` is replaced. `.grad` is added to.',
          72: 'That is after two calls.',
          12: 'No mean is taken. Each call adds its 36.'},
-        'Each call of `backward()` makes 36. What could become of the 36 that is already there?')]
+        'Each call of `backward()` makes 36. What could become of the 36 that is already there?',
+        ('`.g` is replaced by each backward pass. Is `.grad`?',))]
 
 # %% ../../nbs/exercises/autograd_check.ipynb #da8f0ce8
 def difference_cases():
@@ -127,8 +133,8 @@ def gap_cases():
     def randn(*shape): return torch.randn(*shape, generator=generator, dtype=torch.float64)
     x, d = torch.tensor([[1., 2., -1.]]).double(), torch.tensor([[1., -1., 2.]]).double()
     def case(said, f, x, g, d, eps): return Case(f'f made of {said}, x of shape {tuple(x.shape)}', dict(f=f, x=x, g=g, d=d, eps=eps), dict(result=gap(f, x, g, d, eps)), dict(entries=x.numel()))
-    yield case('x², the right g', lambda x: (x*x).sum(), x, 2*x, d, .5)                    # exactly 0, however it is computed
     yield case('x³, eps = 0.5', lambda x: (x**3).sum(), x, 2*x, d, .5)                     # its own definition: no other step will do
+    yield case('x², the right g', lambda x: (x*x).sum(), x, 2*x, d, .5)                    # exactly 0, however it is computed
     for shape in ((1,), (4,), (2, 3), (5, 1)):
         x, d, c, off = randn(*shape), randn(*shape), randn(*shape), randn(*shape)
         for said, f in (('x²', lambda x, c=c: (c*x*x).sum()), ('exp', lambda x, c=c: (c*x).sum().exp())):
@@ -140,7 +146,8 @@ TASKS += [Exercise('gap_along', 'gap_along(f, x, g, d, eps)', gap_cases, run=num
            'Measured: f at `x + eps*d` less f at `x - eps*d`, and the distance between the two is 2·eps. Promised: each entry of `g` times how far that entry moves, added up.',
            '`(f(x + eps*d) - f(x - eps*d))/(2*eps) - (g*d).sum()`'),
     suspects=[
-    ('swapped', 'this is the one-sided difference; walk from `x` both ways', lambda f, x, g, d, eps: (f(x + eps*d) - f(x))/eps - (g*d).sum())])]
+    ('swapped', 'this is the one-sided difference; walk from `x` both ways', lambda f, x, g, d, eps: (f(x + eps*d) - f(x))/eps - (g*d).sum()),
+    ('swapped', 'the sum of the squares of `g` is what a step along `g` itself promises; here the step is `d`', lambda f, x, g, d, eps: (f(x + eps*d) - f(x - eps*d))/(2*eps) - (g*g).sum())])]
 
 # %% ../../nbs/exercises/autograd_check.ipynb #141007c6
 def memory_cases():

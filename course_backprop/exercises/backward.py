@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'TWO', 'THREE', 'lin2', 'gate', 'lin1', 'lin3', 'gate2', 'mid', 'HEADS', 'two_layer_cases',
            'three_layer_cases', 'steps', 'loss_step', 'lin_step', 'relu_step', 'gate_of_gradient', 'TwoHeads',
-           'forward_two_heads', 'two_heads_cases', 'heads']
+           'forward_two_heads', 'two_heads_cases', 'heads', 'late']
 
 # %% ../../nbs/exercises/backward.ipynb #f3f3da35
 from typing import NamedTuple
@@ -198,9 +198,26 @@ def heads(join, *after): # what becomes of the two gradients of l2; names of cal
         relu_grad(l1, l2); lin_grad(inp, l1, w1, b1)
     return attempt
 
+def late(exchange, *added): # is the head of `out2` walked back first? names of what is added up, at the end
+    "An attempt at the network with two heads in which each of them is walked back alone, past the fork"
+    def attempt(inp, acts, targs, params):
+        l1, l2, out, out2 = acts
+        w1, b1, w2, b2, w3, b3 = params
+        mse_grad(out, targs[0]); mse_grad(out2, targs[1])
+        z, found = dict(l2=l2, l1=l1, inp=inp, w1=w1, b1=b1), []
+        for u, w, b in ((out2, w3, b3), (out, w2, b2)) if exchange else ((out, w2, b2), (out2, w3, b3)):
+            lin_grad(l2, u, w, b); relu_grad(l1, l2); lin_grad(inp, l1, w1, b1)
+            found.append({k: t.g for k, t in z.items()})
+        for k in added: z[k].g = found[0][k] + found[1][k]
+    return attempt
+
 # %% ../../nbs/exercises/backward.ipynb #26da0106
 TASKS += [Exercise('two_heads_backward', 'two_heads_backward(inp, acts, targs, params)', two_heads_cases, right=heads(torch.add),
     meaning='Where a value goes two ways, two gradients come back, and they are added. Lesson 11 makes a rule of it.',
     hints=('Draw the network. At which tensor does it fork, and how many arrows come back there? On paper: if one entry of l2 moves by a little, by how much does each of the two losses move, and by how much their sum?',
            '`lin_grad` of one head sets `l2.g`, and `lin_grad` of the other one replaces it. What has to be kept in between?',
-           'Keep what the first `lin_grad` has set: `first = l2.g`. After the second one: `l2.g = l2.g + first`. Then `relu_grad` and linear 1, as before.'))]
+           'Keep what the first `lin_grad` has set: `first = l2.g`. After the second one: `l2.g = l2.g + first`. Then `relu_grad` and linear 1, as before.'),
+    suspects=[(cause, says, late(exchange, *added)) for exchange in (False, True) for cause, says, *added in (
+        ('stale', 'the sum comes too late: `relu_grad` has read `l2.g` before, with one of the heads in it', 'l2'),
+        ('missing', 'one of the heads is in it. The two were added at `l1`; the fork is at `l2`', 'l1', 'inp', 'w1', 'b1'),
+        ('missing', 'one of the heads is in it. The two were added at the end, in `inp.g`, `w1.g` and `b1.g`; the fork is at `l2`', 'inp', 'w1', 'b1'))])]

@@ -70,6 +70,8 @@ TASKS += [Exercise('mse', 'mse(output, targ)', mse_cases, right=lambda output, t
            'A column (n,1) minus a vector (n,) is an (n,n) table. One of the two has to change its shape first.',
            'Take the column out with `output[:,0]`; then subtract, square, and take the mean.'),
     suspects=[
+    ('shape', 'here `output - targ` is a table (n,n): every prediction was compared with every target, not with its own alone', lambda output, targ: (output - targ).pow(2).mean()),
+    ('shape', 'here `output - targ` is a table (n,n): every prediction was compared with every target, not with its own alone', lambda output, targ: (output - targ).pow(2).sum()/len(output)),
     ('swapped', 'this is the square of the mean: large errors of different sign cancel. Square each one first', lambda output, targ: (output[:,0] - targ).mean().pow(2)),
     ('swapped', 'square the difference, not each of the two', lambda output, targ: (output[:,0]**2 - targ**2).mean()),
     ('swapped', 'the square is missing: errors of different sign cancel', lambda output, targ: (output[:,0] - targ).mean())])]

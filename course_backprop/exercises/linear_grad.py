@@ -92,6 +92,8 @@ INPUT = [
     ('shape', 'the weights alone; each sample has a gradient of its own, from what arrives there', lambda inp, out, w, b: w.t())]
 WEIGHT = [
     ('swapped', 'the inputs are not in it: this is the sum that belongs in `b.g`, over and over', lambda inp, out, w, b: out.g.sum(0).expand(w.shape)),
+    ('swapped', 'the sums over the samples were multiplied. Multiply first, within each sample, and then sum the products', lambda inp, out, w, b: inp.sum(0)[:,None]*out.g.sum(0)),
+    ('swapped', 'the mean of the inputs was multiplied with the sum of what arrives. Multiply first, within each sample, and then sum the products', lambda inp, out, w, b: inp.mean(0)[:,None]*out.g.sum(0)),
     ('missing', 'the last sample is left out. Does the loop end too early?', lambda inp, out, w, b: inp[:-1].t() @ out.g[:-1]),
     ('transposed', '`reshape` does not turn a matrix, it reads its numbers in rows of another length: `inp.t()`', lambda inp, out, w, b: inp.reshape(inp.shape[1], inp.shape[0]) @ out.g),
     ('swapped', 'the weights were multiplied in, where the inputs belong', lambda inp, out, w, b: w*out.g.sum(0))]

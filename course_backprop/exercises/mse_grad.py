@@ -123,4 +123,6 @@ TASKS += [Exercise('rmse_grad', 'rmse_grad(inp, targ)', loss_cases(rmse), right=
            'The slope of √m is 1/(2√m), so `2*residual(inp, targ)/inp.numel()` is divided by `2*residual(inp, targ).pow(2).mean().sqrt()`.'),
     suspects=[
     ('missing', 'this is the gradient of the mean squared error; the slope of the root has to be multiplied in', sets_inp(lambda inp, targ: 2*residual(inp, targ)/N(inp))),
-    ('missing', 'this is the slope of the root alone; that of the mean of squares has to be multiplied in', sets_inp(lambda inp, targ: torch.ones_like(inp)/(2*rmse(inp, targ))))])]
+    ('missing', 'this is the slope of the root alone, the outer one; the inner one, that of the mean of squares, has to be multiplied in', sets_inp(lambda inp, targ: torch.ones_like(inp)/(2*rmse(inp, targ)))),
+    ('missing', 'this is the slope of the root alone, the outer one; the inner one, that of the mean of squares, has to be multiplied in', sets_inp(lambda inp, targ: 1/(2*rmse(inp, targ)))),
+    ('swapped', 'the two slopes are multiplied, not added', sets_inp(lambda inp, targ: 2*residual(inp, targ)/N(inp) + 1/(2*rmse(inp, targ))))])]

@@ -117,4 +117,5 @@ TASKS += [Exercise('silu_grad', 'silu_grad(inp, out)', silu_cases, right=sets_in
     ('missing', 't stands in the product twice. This is the path through t alone; the other one goes through σ(t)', sets_inp(lambda inp, out: out.g*inp.sigmoid())),
     ('missing', 't stands in the product twice. This is the path through σ(t) alone; the other one goes through t', sets_inp(lambda inp, out: out.g*inp*inp.sigmoid()*(1 - inp.sigmoid()))),
     ('missing', 'this is the slope of σ alone; σ(t) stands in a product with t', sets_inp(lambda inp, out: out.g*inp.sigmoid()*(1 - inp.sigmoid()))),
+    ('swapped', 'the slopes are paired with the wrong factors: the slope of t, which is 1, goes with σ, and the slope of σ goes with t', sets_inp(lambda inp, out: out.g*(inp.sigmoid()*(1 - inp.sigmoid()) + inp*inp.sigmoid()))),
     ('wrong-mask', 'this is the gate of ReLU; that of t·σ(t) is never quite open, nor quite shut', sets_inp(lambda inp, out: out.g*(inp > 0)))])]
