@@ -12,6 +12,7 @@ __all__ = ['LESSON', 'TASKS', 'STRETCHED', 'in_time', 'order_fault', 'OrderExerc
 
 # %% ../../nbs/exercises/engine.ipynb #e1160002
 import math, random
+from collections import deque
 from functools import partial
 import torch
 from ..tools.cases import label
