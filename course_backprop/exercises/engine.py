@@ -12,6 +12,7 @@ __all__ = ['LESSON', 'TASKS', 'STRETCHED', 'in_time', 'order_fault', 'OrderExerc
 
 # %% ../../nbs/exercises/engine.ipynb #e1160002
 import math, random
+from collections import deque
 from functools import partial
 import torch
 from ..tools.cases import label
@@ -153,7 +154,7 @@ def run_program(make, leaves, program): # a function from a number to a value; n
 
 def run_num(attempt, args, names):
     values = run_program(attempt, args['leaves'], args['program'])
-    for v in (values[len(args['leaves'])], values[-1], values[-1]): in_time(v.backward)
+    in_time(lambda: [v.backward() for v in (values[len(args['leaves'])], values[-1], values[-1])])
     found = [getattr(v, 'g', None) for v in (*values[:len(args['leaves'])], values[-1])]
     return dict(data=torch.tensor(float(values[-1].data), dtype=torch.float64), g=None if None in found else torch.tensor([float(g) for g in found], dtype=torch.float64))
 
@@ -162,7 +163,7 @@ def num_case(leaves, program, family='a few operations'):
     values = run_program(lambda x, left=iter(ts): next(left), leaves, program)
     grads = torch.autograd.grad(values[-1], [*ts, values[-1]], allow_unused=True)
     want = torch.stack([torch.zeros((), dtype=torch.float64) if g is None else g for g in grads])
-    return Case(f'{len(leaves)} numbers, {len(program)} operations', dict(leaves=leaves, program=program), dict(data=values[-1].detach(), g=want), family=family)
+    return Case(f'{len(leaves)} numbers, {len(program)} operations', dict(leaves=leaves, program=deque(program)), dict(data=values[-1].detach(), g=want), family=family)
 
 def num_cases():
     yield num_case([2.], [('+', 0, 0), ('+', 1, 1)])

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['CAUSES', 'FORMS', 'PARTS', 'FINDERS', 'UNKNOWN', 'MARKS', 'COLORS', 'SMALL', 'Look', 'dense', 'same', 'every',
            'transpose', 'find_transposed', 'is_column', 'find_batch_sum', 'by_size', 'unstretched', 'find_stretched',
-           'find_broadcast', 'ratio', 'spell', 'find_constant', 'find_size', 'find_other', 'find_summand', 'signs',
-           'find_where', 'find_uniform', 'find_no_upstream', 'find_before', 'find_part', 'find_wrong_gate', 'opened',
-           'find_dtype', 'Suspect', 'kind', 'find_kind', 'gives', 'explain', 'Entries', 'entries', 'Verdict', 'code',
-           'diagnose', 'jacobian', 'given_jacobian', 'find_paths', 'find_sum', 'Verdicts', 'runs', 'check_backward',
-           'judge_input']
+           'find_rows', 'find_broadcast', 'ratio', 'spell', 'find_constant', 'find_size', 'find_other', 'find_summand',
+           'signs', 'find_where', 'find_uniform', 'find_no_upstream', 'find_before', 'find_part', 'find_wrong_gate',
+           'opened', 'find_dtype', 'Suspect', 'kind', 'find_kind', 'gives', 'explain', 'Entries', 'entries', 'Verdict',
+           'code', 'diagnose', 'jacobian', 'given_jacobian', 'find_paths', 'find_sum', 'Verdicts', 'runs',
+           'check_backward', 'judge_input']
 
 # %% ../../nbs/tools/diagnose.ipynb #695f5fd0
 import html, re
@@ -106,8 +106,8 @@ def find_batch_sum(looks):
         if every(looks, lambda l: how(l.want)): return 'shape', f'is one number, the {word} of all entries of the true gradient'
 
 def by_size(look):
-    "A key that puts small tensors first, and those of a single entry, whose shape tells little, last"
-    return look.want.numel() == 1, look.want.numel()
+    "A key that puts small tensors first; those of a single entry, whose shape tells little, and those that are all 0 come last"
+    return look.want.numel() == 1 or not look.want.any(), look.want.numel()
 
 def unstretched(t, shape): # tensor; the shape it may have been stretched from
     "The sum over the dimensions that broadcasting stretches from this shape; None if it wouldn't give that shape"
@@ -123,6 +123,16 @@ def find_stretched(looks):
     if any(l.got.numel() > l.want.numel() for l in odd) and every([l._replace(got=unstretched(l.got, l.want.shape)) for l in odd], lambda l: l.want):
         clear = min(odd, key=by_size)
         return 'shape', f'has shape {tuple(clear.got.shape)} instead of {tuple(clear.want.shape)}: it was stretched on the way, so what comes back is summed over the stretched dimension'
+
+def find_rows(looks):
+    "The first or the last rows alone; or all pairs of inputs and outputs, where only those on the diagonal belong together"
+    odd = [l for l in looks if l.got.shape != l.want.shape]
+    if not odd or not all(l.got.ndim and l.want.ndim for l in odd): return
+    for part, says in ((lambda l: l.want[-len(l.got):], 'last of its rows: is all of it made anew in each turn of a loop?'), (lambda l: l.want[:len(l.got)], 'first of its rows: does a loop, or a slice, end too early?'),
+                       (lambda l: l.want[-1], 'last row, without the others: is all of it made anew in each turn of a loop?'), (lambda l: l.want[0], 'first row, without the others')):
+        if every(odd, part): return 'missing', f'has only the {says}'
+    if every([l._replace(got=l.got.diagonal()) for l in odd if l.got.ndim == 2], lambda l: l.want) and all(l.got.ndim == 2 for l in odd):
+        return 'shape', f'has shape {tuple(min(odd, key=by_size).got.shape)}, and what is asked for stands on its diagonal: a product of matrices pairs each with every other; here each meets its own, `*`, and then comes the sum'
 
 def find_broadcast(looks):
     "Dimensions of size 1 too many or too few; or an (n,n) tensor that comes from them"
@@ -253,10 +263,11 @@ def find_wrong_gate(looks):
         tol = 2e-5*l.upstream.abs().max()
         return torch.stack([(l.got - v*l.upstream).abs() <= tol for v in (*l.gate, 0., 1.)]).any(0).all()
     if not looks[0].gate or not all(map(fits, looks)): return
-    odd = min((l for l in looks if not same(l.got, l.want, l.tol)), key=lambda l: l.want.numel())
+    odd = sorted((l for l in looks if not same(l.got, l.want, l.tol)), key=by_size)
+    def first(side, words): return next(filter(None, (opened(l, side, words) for l in odd)), '')
     there = [signs(l) for l in looks]
     open = [words for words in there[0] if all(words in t and torch.equal(t[words] & (l.upstream != 0), (l.got != 0) & (l.upstream != 0)) for t, l in zip(there, looks))]
-    says = ' and '.join(filter(None, (opened(odd, 1, 'lets through too much'), opened(odd, -1, 'holds back too much'))))
+    says = '; and '.join(filter(None, (first(1, 'lets through too much'), first(-1, 'holds back too much'))))
     return 'wrong-mask', (says or 'is not always what the gate lets through') + (f'; its gate is open where {open[0]}' if open else '')
 
 def opened(look, side, says): # 1: more comes through than should; -1: less
@@ -287,7 +298,7 @@ class Suspect(NamedTuple):
     says: str   # the mistake in words: what is forgotten, and why it belongs there
     got: object # what it gives: a tensor, a list of one for each case, or a function, as its user says
 
-FINDERS = (find_transposed, find_dtype, find_constant, find_size, find_batch_sum, find_stretched, find_other, find_no_upstream, find_before,
+FINDERS = (find_transposed, find_dtype, find_constant, find_size, find_batch_sum, find_rows, find_stretched, find_other, find_no_upstream, find_before,
            find_part, find_wrong_gate, find_summand)
 
 UNKNOWN = 'unknown', 'is wrong, and none of the usual mistakes explains all cases'
@@ -362,7 +373,7 @@ class Verdict(NamedTuple):
 
     def parts(self):
         "What stands above the numbers, why they are wrong, and what stands below; paragraphs, in lists"
-        why, fix, case = self.says.split('\n'), getattr(self.fix, 'says', ''), [f'Smallest case that is wrong: {self.case}.'] if self.case else []
+        why, fix, case = self.says.split('\n'), getattr(self.fix, 'says', ''), [f'A small case that is wrong: {self.case}.'] if self.case else []
         note, more = ([o] if o else [] for o in (self.note, self.more))
         if not self.entries: return note + [o for o in why if o.rstrip('.') != fix] + case, [o for o in why if o.rstrip('.') == fix], more
         what = [f'`{self.tensor}` is wrong.'] if self.tensor != 'result' else []

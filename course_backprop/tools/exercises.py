@@ -47,12 +47,13 @@ def check(name,    # of the exercise
           explain=True, # False: say right or wrong, and nothing else
          ):        # `Verdict`, shown as a card; `.ok`, `.cause`, `.tensor`, `.says`, `.cases`
     "Judge an attempt at an exercise and say why it is wrong, if it is; the result goes into your `progress`"
-    verdict = judge(find_exercise(name), attempt, explain)
+    task = find_exercise(name)
+    verdict = judge(task, attempt, explain)
     if verdict.cause == 'not-started': return verdict
     problem = Progress().record(name, 'half' if verdict.cause == 'special-case' else verdict.ok)
     if verdict.fix != getattr(LAST.get(name), 'fix', None): HINTED.pop(name, None)
     LAST[name] = verdict
-    more = ' '.join(filter(None, (verdict.more, '' if verdict.ok or not explain else f'`hint({name!r})` gives a hint.', problem)))
+    more = ' '.join(filter(None, (verdict.more, f'`hint({name!r})` gives a hint.' if explain and not verdict.ok and (verdict.fix or task.hints) else '', problem)))
     return verdict._replace(more=more)
 
 class Hint(str):

@@ -61,11 +61,11 @@ def judged(exercise, attempt, explain=True): # the same, where nothing is left b
     except (Exception, SystemExit) as e: return sooner(exercise, attempt, e, explain) or failed(exercise, attempt, e, explain)
     found = rows(exercise, runs)
     for k, run in enumerate(runs):
-        if run.changed: return changed(exercise, k, run)
+        if run.changed: return changed(exercise, attempt, k, run)
     if not all(r.ok for f in found for r in f.values()):
         narrow = only_dtype(exercise, runs, found)
         if not explain and not narrow: return exercise.verdict('wrong', '', '')
-        if narrow: return right(exercise, found, note=narrow + (f'. {fix.says}' if (fix := repair(exercise, attempt)) else '.'))
+        if narrow: return right(exercise, found, note=narrow + (f'. {fix.says}' if (fix := repair(exercise, attempt)) and fix.cause == 'dtype' else '.'))
         try: return why(exercise, attempt, runs, found, seeded)
         except (Exception, SystemExit) as e:                        # an attempt that fails only now and then; an error of ours goes on
             if not hasattr(e, 'case') and not isinstance(e, TimeoutError): raise
@@ -75,7 +75,7 @@ def judged(exercise, attempt, explain=True): # the same, where nothing is left b
     if isinstance(memory, Verdict): return memory
     for k, (case, run) in enumerate(zip(exercise.all_cases(), runs)):
         left = run.besides.get('out.g', case.upstream)              # a layer's output is its own: what arrives there is no argument
-        if case.upstream is not None and not alike(left, case.upstream): return changed(exercise, k, run._replace(changed={'out.g': 'away' if left is None else 'for another'}))
+        if case.upstream is not None and not alike(left, case.upstream): return changed(exercise, attempt, k, run._replace(changed={'out.g': 'away' if left is None else 'for another'}))
     return right(exercise, found, memory)
 
 def failed(exercise, attempt, error, explain): # the exception it ended in
@@ -97,10 +97,10 @@ def sooner(exercise, attempt, error, explain): # the exception it ended in
 def only_dtype(exercise, runs, found): # runs and rows of all cases
     "A sentence if all that is wrong with an attempt is a result in another floating dtype; '' if more is wrong, or if the exercise asks for that dtype"
     if exercise.exact: return ''
-    pairs = [(run.got.get(name), case.want[name]) for case, run, f in zip(exercise.all_cases(), runs, found) for name, row in f.items() if not row.ok]
-    if not all(isinstance(got, Tensor) and got.dtype.is_floating_point and got.dtype != want.dtype and same(got, want) for got, want in pairs): return ''
-    got, want = pairs[0]
-    return f'But what comes out is {got.dtype} where {want.dtype} went in, and the next layer may refuse it'.replace('torch.', '')
+    pairs = [(run.got.get(name), case.want[name], name) for case, run, f in zip(exercise.all_cases(), runs, found) for name, row in f.items() if not row.ok]
+    if not all(isinstance(got, Tensor) and got.dtype.is_floating_point and got.dtype != want.dtype and same(got, want) for got, want, _ in pairs): return ''
+    got, want, name = pairs[0]
+    return f'But {"what comes out" if name in ("out", "result") else f"`{name}`"} is {got.dtype} where {want.dtype} went in, and the next layer may refuse it'.replace('torch.', '')
 
 def right(exercise, found, memory='', note=''): # rows; sentences
     "The `Verdict` on a right attempt"
@@ -108,5 +108,5 @@ def right(exercise, found, memory='', note=''): # rows; sentences
     names, cases = list(dict.fromkeys(name for f in found for name in f)), exercise.all_cases()
     worst = max((r.rel_error for f in found for r in f.values() if r.ok), default=0.)
     what = ', '.join(f'`{name}`' for name in names if name != 'result') or 'What comes back'
-    says = f'{what}: shape, dtype and every value compared with the truth in {len(cases)} cases; largest relative error {worst:.0e}.'
+    says = f'{what}: shape, {"" if note else "dtype "}and every value compared with the truth in {len(cases)} cases; largest relative error {worst:.0e}.'
     return exercise.verdict('', '', says, more=more, note=note)

@@ -11,10 +11,10 @@ __all__ = ['STEADY', 'WORKS', 'TABLE', 'PRODUCTS', 'NO_VALUES', 'COUNT', 'GONE',
            'in_shape', 'is_count', 'written', 'name_of', 'is_method', 'less', 'missing_part', 'other_operator',
            'other_brackets', 'products', 'bare', 'other_reduction', 'other_function', 'other_arguments', 'other_number',
            'with_dtype', 'renamed', 'aimed', 'other_parameters', 'simple', 'other_block', 'in_turns', 'moved',
-           'one_more', 'registered', 'Edit', 'edits', 'is_one', 'idle', 'applied', 'edited', 'nearness', 'grouped',
-           'together', 'Search', 'cause_of', 'Repair', 'all_of_them', 'capital', 'told', 'before_after', 'silent',
-           'repair', 'Results', 'astray', 'Heard', 'each', 'codes', 'Call', 'calls_of', 'call_order', 'in_letters',
-           'misfit_shapes']
+           'one_more', 'registered', 'Edit', 'edits', 'idles', 'is_one', 'idle', 'applied', 'edited', 'nearness',
+           'grouped', 'together', 'Search', 'cause_of', 'Repair', 'all_of_them', 'capital', 'told', 'before_after',
+           'silent', 'repair', 'Results', 'astray', 'Heard', 'each', 'codes', 'Call', 'calls_of', 'call_order',
+           'in_letters', 'misfit_shapes']
 
 # %% ../../nbs/tools/repair.ipynb #d88fe821
 import ast, copy, dis, inspect, itertools, linecache, math, re, sys, types, warnings
@@ -156,15 +156,15 @@ def owner(node): # to a string
 
 # %% ../../nbs/tools/repair.ipynb #fcba08f4
 def seen_values(parts, run): # function that runs the attempt
-    "What the names of each part stood for when it ended: a dict by the part's name"
-    codes, found = {p.function.__code__: p.name for p in parts}, {}
+    "What the names of each part stood for when it ended, and when it began: two dicts by the part's name"
+    codes, found, given = {p.function.__code__: p.name for p in parts}, {}, {}
     def look(frame, event, arg):
-        if event == 'return' and frame.f_code in codes: found[codes[frame.f_code]] = dict(frame.f_locals)
+        if event in ('call', 'return') and frame.f_code in codes: (found if event == 'return' else given)[codes[frame.f_code]] = dict(frame.f_locals)
     sys.setprofile(look)
     try: run()
     except (Exception, SystemExit): pass
     finally: sys.setprofile(None)
-    return found
+    return found, given
 
 def value_places(part): # to a list of `Place`s
     "Where an expression stands that has a value of its own"
@@ -264,7 +264,7 @@ TABLE = [Row(*o) for o in (
     (2, 'factor', 'A/(2*B) → 2*A/B; 1/(2*B)*A → 2*A/B', 'the 2 is on the wrong side of the bar: `{new}`'),
     (2, 'swapped', 'A*2 → A**2; 2*A → A**2', '`{old}` doubles; the square is `{new}`'),
     (2, 'swapped', 'A**2 → 2*A; A.pow(2) → 2*A; A*A → 2*A', '`{old}` is a square; twice the number belongs here: `{new}`'),
-    (2, 'raised', 'V → Q', '`{old}` is not what the function is given; `{new}` is'),
+    (2, 'swapped', 'V → Q', '`{old}` is not what the function is given; `{new}` is'),
     (2, 'swapped', 'A*P → A*(P > 0); P*A → (P > 0)*A', '`{P}` itself is multiplied in, and not the gate that it opens: `{new}`'),
     (2, 'swapped', 'A*(B - C) → B - A*C; A*(B + C) → B + A*C', 'the brackets take in too much: `{new}`'),
     (2, 'missing', 'T = Y → return Y', '`{T}` is set; what is asked for has to come back: `{new}`'),
@@ -279,6 +279,7 @@ TABLE = [Row(*o) for o in (
     (2, 'factor', 'F(A)/B → F(A/B); A/F(B) → F(A/B)', '`{F}` is of the whole fraction: `{new}`'),
     (2, 'factor', 'len(A) → A.numel(); A.shape[0] → A.numel(); A.size(0) → A.numel()', '`{old}` counts the rows, and all numbers are meant: `{new}`'),
     (2, 'factor', 'A.shape[1] → A.shape[0]; A.size(1) → A.size(0); A.shape[-1] → A.shape[0]', '`{old}` is the number of columns, and the rows are meant: `{new}`'),
+    (2, 'factor', 'A.shape[0] → A.shape[1]; A.size(0) → A.size(1); len(A) → A.shape[1]', '`{old}` is the number of rows, and the columns are meant: `{new}`'),
     (2, 'shape', '(A.squeeze(-1) - B)[:,None] → A - B.reshape(A.shape); (A.squeeze() - B)[:,None] → A - B.reshape(A.shape); '
      '(A.squeeze(-1) - B).unsqueeze(-1) → A - B.reshape(A.shape); (A.squeeze() - B).unsqueeze(-1) → A - B.reshape(A.shape)', '`{old}` is right for a single column only: `{new}`'),
     (2, 'dtype', 'A.float() → A.to(D.dtype)', '`.float()` makes float32 of any dtype; that of `{D}` is meant: `{new}`'),
@@ -301,6 +302,7 @@ TABLE = [Row(*o) for o in (
     (3, 'wrong-mask', 'R → R*(X >= K); M → M & (X >= K)', 'nothing may come through where `{X}` is below `{K}`: `{new}`'),
     (3, 'wrong-mask', 'R → R*(X <= K); M → M & (X <= K)', 'nothing may come through where `{X}` is above `{K}`: `{new}`'),
     (3, 'wrong-mask', 'A < B → X <= B; A >= B → X > B; A <= B → X < B; A > B → X >= B', '`{old}` asks the wrong tensor, and is wrong where both sides are equal: `{new}`'),
+    (3, 'shape', 'P → P[:, None]', '`{old}` has to stand as a column: `{new}`'),
     (3, 'shape', 'S → S.squeeze(-1)', 'the last dimension, of size 1, has to go: `{new}`'),
     (3, 'shape', 'S → S.reshape(H.shape)', '`{old}` has not always the shape of `{H}`: `{new}`'),
     (3, 'shape', 'S → S.expand_as(H)', '`{old}` has to be repeated for each row of `{H}`: `{new}`'),
@@ -318,9 +320,8 @@ TABLE = [Row(*o) for o in (
     (3.5, 'swapped', 'E → Q', '`{old}` stands where `{new}` belongs'),
     (4, 'missing', 'R → R*(1 - Q)', 'the factor `1 - {Q}` is missing: `{new}`'),
     (4, 'missing', 'R → R*Q', 'the factor `{Q}` is missing: `{new}`'),
-    (4, 'missing', 'R → R + Q', '`{Q}` has to be added: `{new}`'),
-    (4, 'missing', 'R → R - Q', '`{Q}` has to be subtracted: `{new}`'),
-    (6, 'missing', 'R → Q - R', 'it has to be taken off `{Q}`: `{new}`'),
+    (4, 'missing', 'R → R + Q; R → R - Q', WORKS),
+    (6, 'missing', 'R → Q - R', WORKS),
     (6, 'swapped', 'Z → 1 - Z', 'it is taken off 1: `{new}`'),
     (4, 'swapped', 'Z → Z**2', 'the square is missing: `{new}`'),
     (4, 'swapped', 'Z → Z**.5', 'the root is missing: `{new}`'),
@@ -409,12 +410,15 @@ def sensible(how, place, new, words, scope):
     "Could a learner have meant it?"
     if how.startswith('T = Y'): return scope.nothing                                            # nothing has come back so far
     if how.startswith(('B - A', 'A + B', 'A - B')) and is_bound(place): return False                # a number of rows has no sign
+    if how == 'P → P[:, None]': return getattr(scope.value(dotted(place.node)), 'ndim', 0) == 1
+    if how in ('S → 2*S', 'S → S/2'): return not is_count(place.node) and text(place.node) not in scope.whole        # nobody forgets the 2 of a number of samples
     if how.startswith('B - A'): return not isinstance(words['B'], ast.Constant)                 # 1 - p is seldom meant to be p - 1
     if how == 'T = A → T.copy_(A)': return not isinstance(words['T'], ast.Subscript)            # a list keeps what is put into it
     if how.startswith('S → S/K'): return not any(isinstance(o, ast.BinOp) and isinstance(o.op, ast.Mult) and text(words['K']) in (text(o.left), text(o.right)) for o in place.above)
     if how.startswith('A*(B'): return isinstance(scope.at.get(id(words['A'])), (int, float))    # a number alone is seldom meant for one of two terms
     if how.startswith('A*P'): return dotted(words['A']) in scope.upstream and dotted(words['P']) not in scope.marks + scope.numbers
-    if how in ('R → R + Q', 'R → R - Q'): return text(words['Q']) not in text(words['R'])           # it would only undo what stands there
+    if how == 'R → Q - R' and text(words['R']).removesuffix('.clone()') == text(words['Q']): return False
+    if how == 'R → R + Q; R → R - Q': return text(words['Q']) not in text(words['R'])           # it would only undo what stands there
     if how == 'Z → Z.sign()': return isinstance(place.node, (ast.Name, ast.Call))
     if how == 'Z → J.numel()': return isinstance(place.node, (ast.Call, ast.Subscript)) and isinstance(scope.at.get(id(place.node)), (int, Tensor)) and getattr(scope.at[id(place.node)], 'ndim', 0) == 0 and not is_count(place.node)
     if not isinstance(new, ast.BinOp): return True
@@ -423,6 +427,7 @@ def sensible(how, place, new, words, scope):
 def in_shape(place, new, words, scope):
     "Do the shapes meet, and is the result as large as what stood there? True if that isn't known, or isn't to be asked"
     old = scope.at.get(id(place.node))
+    if isinstance(new, ast.BinOp) and not isinstance(place.node, ast.BinOp) and (isinstance(old, bool) or getattr(old, 'dtype', None) == torch.bool): return isinstance(new.op, (ast.BitAnd, ast.BitOr))       # one doesn't calculate with an answer
     if isinstance(old, (int, float)) and isinstance(new, ast.Call): return not (isinstance(new.func, ast.Attribute) and new.func.value is place.node)
     if not isinstance(old, Tensor): return not ('Q' in words and 'K' not in words and isinstance(new, ast.BinOp) and isinstance(new.op, ast.Mult) and dotted(words['Q']) in scope.numbers)
     if isinstance(new, ast.Call) and isinstance(new.func, ast.Attribute) and new.func.value is place.node:
@@ -499,7 +504,7 @@ def other_brackets(place, scope):
         if not isinstance(inner, ast.BinOp): continue
         new = changed_node(inner, **{side: getattr(inner, side), other: changed_node(o, **{side: getattr(inner, other)})})
         before, after = text(o), text(new)
-        mask = side == 'left' and isinstance(inner.op, ast.Mult) and isinstance(inner.left, ast.Compare)
+        mask = side == 'left' and isinstance(inner.op, ast.Mult) and any(isinstance(k, ast.Compare) for k in (inner.left, inner.right))
         if before != after: yield new, dict(more=f'`{text(inner)}`, a mask times a number, is float32 and loses digits' if mask else 'brackets are missing' if after.count('(') > before.count('(') else 'the brackets take in too much', cause='dtype' if mask else 'factor' if isinstance(o.op, ast.Div) or isinstance(inner.op, ast.Div) else 'swapped')
 
 def products(kind, place, scope):
@@ -543,7 +548,7 @@ def other_function(place, scope):
 def other_arguments(place, scope):
     "Two arguments exchanged, or one left out"
     o = place.node
-    if not isinstance(o, ast.Call) or name_of(o) == 'einsum' or name_of(o) == 'zip' and isinstance(place.parent, ast.comprehension): return     # it would only change names
+    if not isinstance(o, ast.Call) or name_of(o) in ('einsum', 'zip'): return         # it would only change names
     if dotted(o.func) == 'range': # where a loop begins, and where it ends
         for many in [o.args[1:]]*(len(o.args) == 2): yield changed_node(o, args=many), dict(more='the loop begins too late', cause='missing')
         for end in o.args[:1]:
@@ -695,7 +700,9 @@ class Edit(NamedTuple):
         new, above = self.new, self.place.parent
         with applied(self): shown = text(above if isinstance(new, (ast.Constant, ast.UnaryOp)) and isinstance(above, (ast.BinOp, ast.Call, ast.UnaryOp, ast.Compare)) else new)
         words = {k: text(v) for k, v in self.words.items()}
-        return (self.words.get('says') or self.row.says).format(**{**words, 'old': text(self.place.node), 'new': shown, 'plain': text(new)})
+        says = (self.words.get('says') or self.row.says).format(**{**words, 'old': text(self.place.node), 'new': shown, 'plain': text(new)})
+        again = isinstance(self.place.node, ast.Name) and sum(isinstance(o, ast.Name) and o.id == self.place.node.id for o in ast.walk(self.place.stmt)) > 1
+        return f'in `{text(above)}` {says}' if again and isinstance(above, (ast.BinOp, ast.Call, ast.Attribute)) and not callable(self.row.how) else says
 
 def edits(where, scopes): # `Place`s; a `Scope` for each part, by its name
     "All edits, row by row"
@@ -703,6 +710,18 @@ def edits(where, scopes): # `Place`s; a `Scope` for each part, by its name
         for place in where:
             for new, words in (row.how if callable(row.how) else partial(written, row.how))(place, scopes[place.part.name]):
                 if not idle(new, place): yield Edit(row, place, new, words)
+
+def idles(e):
+    "Does each turn of a loop do the same thing from then on, in that line?"
+    loops = [o for o in e.place.above if isinstance(o, ast.For)]
+    if not loops or not isinstance(e.place.stmt, (ast.Assign, ast.AugAssign)): return False
+    def names(o, kind): return {k.id for k in ast.walk(o) if isinstance(k, ast.Name) and isinstance(k.ctx, kind)}
+    turning = {k for loop in loops for k in names(loop.target, ast.Store)}
+    for o in (o for loop in loops for stmt in loop.body for o in ast.walk(stmt) if isinstance(o, ast.Assign)):
+        if turning & names(o.value, ast.Load): turning |= {k for t in o.targets for k in names(t, ast.Store)}
+    def turns(): return bool(turning & names(e.place.stmt, ast.Load))
+    before = turns()
+    with applied(e): return before and not turns()
 
 def is_one(o): return isinstance(o, ast.Constant) and o.value == 1
 
@@ -871,7 +890,7 @@ class Search:
     def singles(self):
         "Each edit alone; and those that are one mistake made several times, together"
         def run(): quick(self.exercise, self.attempt, self.probes[0])
-        values = within(5, lambda: seen_values(self.parts, lambda: quiet(1, run)))
+        values, _ = within(5, lambda: seen_values(self.parts, lambda: quiet(1, run)))
         at = within(5, lambda: seen_at(self.attempt, self.parts, lambda attempt: quiet(1, lambda: quick(self.exercise, attempt, self.probes[0]))))
         at = {k: o[-1] for k, o in at.items()}
         self.scopes = {p.name: Scope(p, values.get(p.name, {}), self.probes[0], at, self.raises or self.misshapen, self.nothing) for p in self.parts}
@@ -883,14 +902,14 @@ class Search:
             ones = [e for e in edits(where, self.scopes) if self.raises or e.row.cause != 'raised' != e.words.get('cause')]
             new, before = {*map(id, ones)}, before + ones
             many = [tuple(g) for g in together(before) if len(g) > 1 and any(id(e) in new for e in g) and not any(a.place.node is b.place.node or a.place.node in b.place.above for a, b in itertools.permutations(g, 2))]
-            yield from sorted([(e,) for e in ones] + many, key=self.order)
+            yield from sorted((o for o in [(e,) for e in ones] + many if not any(map(idles, o))), key=self.order)
 
     def pairs(self, start, most=8):
         "Two edits, of which the first brings it nearer"
         likely = sorted((o for o in self.near if len(o[1]) == 1 and o[0] > start + .01), key=lambda o: (-round(o[0], 1), o[1][0].row.rank))
         old = {id(o) for p in self.parts for o in ast.walk(p.tree)}
         for _, (e,) in likely[:most]:
-            with applied(e): more = [o for o in edits([p for part in self.parts for p in places(part)], self.scopes) if o.row.rank <= 3 and (self.raises or o.row.cause != 'raised')]
+            with applied(e): more = [o for o in edits([p for part in self.parts for p in places(part)], self.scopes) if o.row.rank <= 3 and (self.raises or o.row.cause != 'raised') and not idles(o)]
             for o in more:                                     # not within what the first one has put there
                 if o.place.same(e.place) or not any(id(n) not in old for n in (*o.place.above, *(o.place.node if isinstance(o.place.node, list) else [o.place.node]))): yield e, o
 
@@ -1002,10 +1021,13 @@ def astray(exercise, attempt): # `Exercise`; a wrong attempt
             now, run = s.wrong_in(rebuilt(attempt, place.part, code, true_=lambda: next(values)), s.cases[j])
             if run.changed or now & {*s.goal} or now - s.bad[j]: return False
         return True
-    odd = [p for part in s.parts for p in value_places(part) if not isinstance(p.parent, (ast.Assign, ast.Return)) and id(p.node) in mine and not any(alike(mine[id(p.node)][-1], v) for v in known.values())]
+    odd = [p for part in s.parts for p in value_places(part) if not isinstance(p.parent, (ast.Assign, ast.Return)) and id(p.node) in mine and not any(alike(mine[id(p.node)][-1], v) for v in known.values())
+           and not (isinstance(p.parent, ast.Tuple) and isinstance(p.stmt, ast.Return) and p.parent is p.stmt.value)]
     for place, k in itertools.islice(((p, k) for p, k in itertools.product(sorted(odd, key=lambda p: len(text(p.node))), known) if may_be(p, k)), 200):
         try:
-            if right_with(place, k): return f'in line {place.node.lineno} `{text(place.node)}` has not the value that it should have there; with it {what} is right. Look at it, and at what it is made from'
+            if not right_with(place, k): continue
+            came = [o.lineno for o in ast.walk(place.part.tree) if isinstance(o, (ast.Assign, ast.AugAssign)) and text(place.node) in map(text, getattr(o, 'targets', None) or [o.target]) and o.lineno < place.node.lineno]
+            return f'in line {place.node.lineno} `{text(place.node)}`' + (f', made in line {came[-1]},' if came else '') + f' has not the value that it should have there; with it {what} is right. Look at ' + (f'line {came[-1]}, and at what it is made from' if came else 'it, and at what it is made from')
         except (Exception, SystemExit): continue
 
 # %% ../../nbs/tools/repair.ipynb #5b622dd2
@@ -1065,8 +1087,8 @@ def calls_of(attempt, case, own): # is a code object the attempt's own? To a lis
 
 def call_order(exercise, # `Exercise`
                attempt,  # a wrong function
-              ):         # cause and sentence; None if it isn't a whole backward pass, or its calls explain nothing
-    "Which call reads a `.g` that nothing has set by then, and which one sets it; or what is wrong with a call's arguments"
+              ):         # cause, sentence, and names if they are known; None if it isn't a whole backward pass, or its calls explain nothing
+    "Which call reads a `.g` that nothing has set by then, and which one sets it, and names of what is wrong by that; or what is wrong with a call's arguments"
     case = exercise.all_cases()[-1]
     if 'acts' not in case.args or '' not in functions(attempt): return None
     its, file = codes(attempt), exercise.right.__code__.co_filename                     # a right one is put together of several functions
@@ -1080,23 +1102,24 @@ def call_order(exercise, # `Exercise`
         heard = [(c, what) for c, what, n in mine if n == name]
         lost = next(((c, d) for (c, a), (d, b) in zip(heard, heard[1:]) if a == b == 'sets'), None)
         if lost: return 'missing', f'{lost[1]} sets `{name}.g` anew, and nothing has read by then what {lost[0]} had put there: keep that first, and add it'
-    for c, r in itertools.product(made, needed):
+    for most, c, r in itertools.product((1, 2), made, needed):
         if c.name != r.name or c in needed or r in made or '…' in c.args: continue
         if sorted(c.args) == sorted(r.args): return 'swapped', f'the arguments of {c} have to change places: {r}'
         odd = [(a, b) for a, b in zip(c.args, r.args) if a != b]
-        if len(odd) == 1: return 'swapped', f'in {c}, `{odd[0][0]}` stands where `{odd[0][1]}` belongs: {r}'
+        if len(odd) == most < len(c.args): return 'swapped', f'in {c}, ' + ', and '.join(f'`{a}` stands where `{b}` belongs' for a, b in odd) + f': {r}'
     for c in made:
-        anew = [b for r in needed if r.name == c.name and r not in made and all(a in (b, '…') for a, b in zip(c.args, r.args)) for a, b in zip(c.args, r.args) if a == '…']
-        if anew: return 'swapped', f'in {c}, `…` is a tensor that was made anew; the gradient belongs to `{anew[0]}`, which was handed over'
+        anew = [(b, r) for r in needed if r.name == c.name and r not in made and all(a in (b, '…') for a, b in zip(c.args, r.args)) for a, b in zip(c.args, r.args) if a == '…']
+        if anew: return 'swapped', f'`{c.name}` is given a tensor that was made anew, where `{anew[0][0]}` belongs, which was handed over: {anew[0][1]}'
     for k, (c, what, name) in enumerate(mine):
         if what == 'sets': done.add(name)
         elif name in asked - done:
             later = next((d for d, w, n in mine[k+1:] if w == 'sets' and n == name), None)
             if later in [e[0] for e in mine[:k+1]]: return None            # that call has had its turn, and is not the reason
-            if later: return 'stale', f'{c} reads `{name}.g` before it is set; {later} sets it, and has to come first'
-            return 'missing', f'{c} reads `{name}.g`, and nothing sets it' + (f': {sets[name]} is missing' if name in sets else '')
+            made_wrong = [f'{n}.g' for d, w, n in mine if d == c and w == 'sets']
+            if later: return 'stale', f'{c} reads `{name}.g` before it is set; {later} sets it, and has to come first', made_wrong
+            return 'missing', f'{c} reads `{name}.g`, and nothing sets it' + (f': {sets[name]} is missing' if name in sets else ''), made_wrong
     for name in [k.removesuffix('.g') for k in case.want]:
-        if name in sets and name not in done and sets[name] not in made: return 'missing', f'nothing sets `{name}.g`: {sets[name]} is missing'
+        if name in sets and name not in done and sets[name] not in made: return 'missing', f'nothing sets `{name}.g`' + (f': {sets[name]} is missing' if made else ''), [f'{name}.g']
 
 # %% ../../nbs/tools/repair.ipynb #485136a4
 VERBS = {ast.MatMult: ('multiply', 'by'), ast.Mult: ('multiply, entry by entry,', 'and'), ast.Add: ('add', 'and'), ast.Sub: ('subtract', 'and'), ast.Div: ('divide', 'by')}
