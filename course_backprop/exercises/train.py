@@ -288,7 +288,7 @@ class TrainingExercise(Exercise):
 
     def outcome(self, model, before, x_valid, labels):
         reached = (model.predict(x_valid).argmax(1) == labels).sum().item()
-        said = f'{reached:,} of the 10,000 digits it had not seen are read rightly, {reached/100:.2f} %, after {len(model.losses):,} steps on {model.seen:,} images.'
+        said = f'{reached:,} of the 10,000 digits it had not seen are read rightly, {reached/100:.2f} %, after {len(model.losses):,} batches, {model.seen:,} images.'
         if reached > self.bar: return self.verdict('', '', said, more=self.meaning)
         cause, why = too_few(model, before, x_valid, reached)
         return self.verdict(cause, '', f'{said} To beat are {self.bar/100:.2f} %.\n{why}')

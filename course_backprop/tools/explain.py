@@ -119,7 +119,7 @@ def advice(exercise, attempt, error, line): # the exception; the learner's line
         return 'A `Module` asks for `bwd(self, out, inp)`. `backward` belongs to the base class, and calls it.'
     if "attribute 'g'" not in said and '.g' not in said: return ''
     if issubclass(cls, torch.autograd.Function): return 'Autograd knows no `.g`: what arrives is the argument of `backward` that comes after `ctx`.'
-    inner = re.search(r'([\w.]+)\.(backward|bwd)\(', line)
+    inner = None if ';' in line else re.search(r'([\w.]+)\.(backward|bwd)\(', line)       # which of several calls it was isn't known
     if inner: return f'`{inner[0].rstrip("(")}` starts from the gradient at the output of `{inner[1]}`: set `{inner[1]}.out.g` before that line.'
     if exercise.stub and 'self' in line: return 'The gradient arrives at the very tensor that the last call of this layer returned: is that the one that was kept in `self`?'
     return ''
