@@ -371,9 +371,11 @@ def why(exercise, attempt, runs, found, seeded): # runs from NaN and their rows;
     if cause == 'missing' and not fix: says = '\n'.join(filter(None, (sentence(says), nothing_back(exercise, attempt, seen_in := exercise.all_cases()[bad[0]]) or other_thing(exercise, attempt, seen_in, name))))
     if not fix and voice != 'suspect' and (odd := outsider(attempt)): says = f'{sentence(says)}\n{odd}'
     if (cause, says) == UNKNOWN: says = pattern([exercise.all_cases()[k] for k in these], [these.index(k) for k in bad]) or says
-    shown = [k for k in bad if 'has shape' in says and getattr(runs[k].got.get(name), 'shape', None) != exercise.all_cases()[k].want[name].shape] or bad
-    k = min(shown, key=lambda k: by_size(seen[these.index(k)]))
-    case = exercise.all_cases()[k]
+    cases, named = exercise.all_cases(), re.search(r'wrong (?:for|from) (\w+) = ([\d,]+)', says)
+    if named: shown = [k for k in bad if cases[k].sizes.get(named[1]) == int(named[2].replace(',', ''))]
+    else: shown = [k for k in bad if 'has shape' in says and getattr(runs[k].got.get(name), 'shape', None) != cases[k].want[name].shape]
+    k = min(shown or bad, key=lambda k: by_size(seen[these.index(k)]))
+    case = cases[k]
     return exercise.verdict('special-case' if note else cause, name, in_words(exercise, name, says), case.label, entries(runs[k].got.get(name), case.want[name]),
                             f'There: {found[k][name].verdict}.' if 'shape' in found[k][name].verdict and 'shape' not in says else '', note, fix, voice)
 
@@ -392,7 +394,7 @@ def speak(exercise, attempt, name, three, raw, seen, seeded, these, order): # ru
     if related[0] == 'not-finite': related = 'not-finite', (find_where(seen) or related)[1]
     weak = related == UNKNOWN or 'has shape' in related[1] or related[0] == 'not-finite' and 'only where' not in related[1]
     sure = not weak and related[0] != 'swapped'
-    known = suspected(exercise, raw, seen, name, these) if not sure or related[0] in FACTORS else None
+    known = suspected(exercise, raw, seen, name, these) if not sure or related[0] in FACTORS or related == uniform else None
     if known: return known[0], f'{related[1]}: {known[1]}' if sure else f'is wrong: {known[1]}', 'suspect', None
     fix = repair(exercise, attempt, *[FEW]*sure)
     if fix: return related[0] if sure else fix.cause, sentence(related[1] if related != UNKNOWN else 'is wrong') + f'\n{fix.says}', 'relation' if sure else 'repair', fix
