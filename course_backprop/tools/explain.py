@@ -26,7 +26,7 @@ def begun_and_ended(exercise, attempt, case): # a function. To its `Part`, and t
     ended, begun = within(5, lambda: seen_values(parts, lambda: quiet(1, lambda: quick(exercise, attempt, case))))
     code = parts[0].function.__code__
     own = dict(zip(case.args, code.co_varnames[:code.co_argcount]))
-    return (parts[0], {k: (v, begun[''][v]) for k, v in own.items()}, ended['']) if '' in ended and len(own) == len(begun['']) else None
+    return (parts[0], {k: (v, *begun[''][v]) for k, v in own.items()}, ended['']) if '' in ended and len(own) == len(begun['']) else None
 
 def assigned(part, name): # to a list of statements
     "Where a name is given to something"
@@ -36,9 +36,10 @@ def other_thing(exercise, attempt, case, name): # of a tensor that was not set, 
     "A sentence, if the name of what was handed over was given to something new; ''"
     seen, mine = begun_and_ended(exercise, attempt, case), re.search(r'\w+', name.lstrip('Δ'))[0]
     if not seen or mine not in seen[1]: return ''
-    own, before = seen[1][mine]
+    own, before, members = seen[1][mine]
     where = assigned(seen[0], own) if seen[2].get(own) is not before else ()
     if where: return f'Line {where[-1].lineno}: `{text(where[-1])}` gives the name `{own}` to something new; what was handed over stays as it was.'
+    if any(a is not b for a, b in zip(members, before if members else ())): return f'In `{own}` there are new tensors now; those that were handed over stay as they were. Change them in place.'
     for k, v in seen[2].items() if isinstance(before, Tensor) and name.endswith('.g') else ():
         if v is not before and isinstance(v, Tensor) and hasattr(v, 'g') and v.untyped_storage().data_ptr() == before.untyped_storage().data_ptr() and (where := assigned(seen[0], k)):
             return f'Line {where[0].lineno}: `{text(where[0])}` makes a new tensor of the same numbers, and it is `{k}.g` that was set.'
@@ -48,7 +49,7 @@ def no_copy(exercise, attempt, case, name): # of a tensor that was changed
     "A sentence, if another name stands for the same numbers; ''"
     seen = begun_and_ended(exercise, attempt, case)
     if not seen or name.removesuffix('.g') not in seen[1]: return ''
-    own, before = seen[1][name.removesuffix('.g')]
+    own, before, _ = seen[1][name.removesuffix('.g')]
     tensor = getattr(before, 'g', None) if name.endswith('.g') else before
     for k, v in seen[2].items():
         if k != own and isinstance(v, Tensor) and isinstance(tensor, Tensor) and v.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr() and (where := assigned(seen[0], k)):
@@ -102,7 +103,11 @@ def advice(exercise, attempt, error, line): # the exception; the learner's line
     if 'backward' in exercise.stub and 'backward()' in said and 'positional argument' in said: return '`backward` is called without arguments: what arrives is the `.g` of what the last call has returned.'
     if 'logical_xor' in said: return 'A mask has no minus: make numbers of it first, `(a > b).to(x.dtype)`.'
     few = re.search(r'values to unpack \(expected (\d+)', said)
+    if few and 'saved_tensors' in line: return '`ctx.saved_tensors` has what the last `ctx.save_for_backward(...)` was given: hand over all of it in one call.'
+    if few and [*traceback.walk_tb(error.__traceback__)][-1][0].f_code not in codes(attempt): return f'What was called there takes exactly {few[1]}: is what you hand to it as long as what you were given?'
     if few: return f'That line takes exactly {few[1]}, and here it is another number. Where the number may differ, a loop takes as many as there are.'
+    if 'for ^' in said: return '`^` is no power in Python: `**`.'
+    if 'call the layer first' in said and any('forward' in c.co_names for c in codes(attempt)): return '`forward` is the formula alone, and keeps nothing: call the layer itself.'
     if 'is ambiguous' in said: return '`if`, `and`, `or`, `not` and a chain such as `a < b < c` ask for one truth; a tensor has one for each entry. `torch.where`, `&`, `|` and `~` go entry by entry.'
     unset = re.search(r"has no attribute '(\w+)'", said)
     if cls is not object and unset and unset[1] in ('out', 'args') and any('forward' in code.co_names for code in codes(attempt)): return '`forward` is the formula alone, and keeps nothing: call the layer itself.'
@@ -145,6 +150,7 @@ def run_out(error, attempt, case):
             size = whole.shape[k] if isinstance(whole, Tensor) and k < whole.ndim else len(whole) if isinstance(whole, (list, tuple)) else None
             if type(at) is int and size is not None and not -size <= at < size:
                 letters = {k: v for k, v in case.sizes.items() if len(k) == 1}
+                if len({*letters.values()}) < len(letters): letters = {}
                 return f'`{text(part)}` is {at} there, and `{text(o.value)}`{" " + in_letters(whole.shape, letters) if isinstance(whole, Tensor) else ""} has only {size} in that place, counted from 0: what does `{text(part)}` count?'
             k += isinstance(part, ast.Slice) or at is not None
     return ''
@@ -152,7 +158,7 @@ def run_out(error, attempt, case):
 def outsider(attempt):
     "A sentence, if the attempt reads a tensor that is none of its arguments, but one of the notebook's; ''"
     for p in source_of(attempt):
-        local = {k for o in ('co_varnames', 'co_cellvars', 'co_freevars') for k in getattr(p.function.__code__, o)}
+        local = {o.id for o in ast.walk(p.tree) if isinstance(o, ast.Name) and isinstance(o.ctx, ast.Store)} | {o.arg for o in ast.walk(p.tree) if isinstance(o, ast.arg)} | {*p.function.__code__.co_freevars}
         for o in ast.walk(p.tree):
             if isinstance(o, ast.Name) and o.id not in local and isinstance(p.function.__globals__.get(o.id), Tensor): return f'Line {o.lineno}: `{o.id}` is none of the arguments. It is a tensor of the notebook around it, and stays the same whatever is handed over.'
     return ''
