@@ -168,7 +168,7 @@ Exercise('conv2d_input_grad', 'conv2d_input_grad(inp, out, w, stride)', image_ca
     suspects=[
     ('missing', 'the stride is missing: the window moves on by `stride` pixels', conv_grad(step=lambda s: 1)),
     ('missing', 'where windows overlap, what they give back has to be added', conv_grad(add=False)),
-    ('swapped', 'in loops over places the filters go back as they are; they are turned by 180° only where the way back is written as a convolution', conv_grad(x=lambda g, w: torch.einsum('no,ochw->nchw', g, w.flip(2, 3)))),
+    ('swapped', 'the filters are the wrong way round: in loops over places they go back as they are; in a convolution of `out.g` they are turned by 180°', conv_grad(x=lambda g, w: torch.einsum('no,ochw->nchw', g, w.flip(2, 3)))),
     ('swapped', 'what arrives and the filters were summed by themselves, and then multiplied: each filter is multiplied with what arrives at its own channel, and these products are summed', conv_grad(x=lambda g, w: g.sum(1)[:, None, None, None]*w.sum(0))),
     ('mean-for-sum', 'over the filters it is a sum, not a mean: a pixel reaches the loss through all of them', conv_grad(x=lambda g, w: torch.einsum('no,ochw->nchw', g, w)/len(w))),
     ('no-upstream', 'what arrives is missing: each filter is multiplied with the gradient at its place', conv_grad(x=lambda g, w: w.sum(0).expand(len(g), -1, -1, -1))),

@@ -120,4 +120,4 @@ TASKS += [ModuleExercise('module_skip', 'Skip(inner), then layer(inp) and layer.
            'In `bwd`: `self.inner.out.g = out.g`, then `self.inner.backward()`, which sets `inp.g`; last `inp.g = inp.g + out.g`.'),
     suspects=[
     ('swapped', 'the inner layer got its own gradient back as an upstream', skip_class(in_both)),
-    ('swapped', '`inner.bwd` was called with the output of the whole; its own output is `inner.out`', skip_class(other_output))])]
+    ('swapped', '`inner` went back with the output of the whole in the place of its own: `inner.out`, as it was before `inp` was added', skip_class(other_output))])]

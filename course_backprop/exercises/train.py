@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'MOVED', 'many', 'step_cases', 'run_step', 'sgd', 'with_momentum', 'adam_cases', 'adam', 'adam_but',
-           'std_cases', 'DerivedExercise', 'Spent', 'Counted', 'digits', 'fresh', 'too_few', 'TrainingExercise',
-           'trains_well', 'net_cases', 'run_net', 'Net']
+           'std_cases', 'Spent', 'Counted', 'digits', 'fresh', 'too_few', 'TrainingExercise', 'trains_well',
+           'net_cases', 'run_net', 'Net']
 
 # %% ../../nbs/exercises/train.ipynb #5972cf87
 from functools import partial
@@ -15,10 +15,9 @@ from ..mnist import load_mnist
 from ..module import Lin, Model, Relu, parameters
 from ..tools.cases import label, number
 from ..tools.compare import hostile_cases, true_grads
-from ..tools.explain import advice, message, own_line, suspected
-from ..tools.judge import judged
+from ..tools.explain import advice, message, own_line
 from ..tools.question import Question
-from ..tools.run import Case, Exercise, run_all, within
+from ..tools.run import Case, Exercise, within
 
 # %% ../../nbs/exercises/train.ipynb #0c54c7fa
 LESSON = 10, 'Training'
@@ -198,15 +197,7 @@ TASKS += [Exercise('adam_step', 'adam_step(params, m, sq, t, lr, beta1, beta2, e
 def std_cases():
     for n in (1, 2, 3, 10, 50, 784): yield Case(f'n_in = {n}', dict(n_in=n), dict(result=torch.tensor((2/n)**.5).double()), dict(n_in=n))
 
-class DerivedExercise(Exercise):
-    "A task on paper: the reason behind a wrong result says more than how many times too large it is, or what to change"
-    def judged(self, attempt, explain=True): # as `judge` calls it; to a `Verdict`
-        verdict = judged(self, attempt, explain)
-        if verdict.ok or verdict.tensor != 'result': return verdict
-        known = suspected(self, run_all(self, attempt, seed=0), (), 'result', range(len(self.all_cases())))
-        return verdict._replace(cause=known[0], says=f'What comes back {known[1]}.', fix=None, voice='suspect') if known else verdict
-
-TASKS += [DerivedExercise('kaiming_std', 'kaiming_std(n_in)', std_cases, run=number, asks='a number', tol=1e-6, right=lambda n_in: (2/n_in)**.5,
+TASKS += [Exercise('kaiming_std', 'kaiming_std(n_in)', std_cases, run=number, asks='a number', tol=1e-6, right=lambda n_in: (2/n_in)**.5,
     meaning='With it, numbers keep their size on average, through any number of ReLU layers.',
     hints=('A sum of n_in products has n_in times the mean square of one product, and ReLU leaves half of that. By what must each weight shrink?',
            'On paper: four inputs of size 1, weights of size s. The sum has the mean square 4s², and ReLU leaves half of it. For which s is that 1?',
@@ -288,7 +279,7 @@ class TrainingExercise(Exercise):
 
     def outcome(self, model, before, x_valid, labels):
         reached = (model.predict(x_valid).argmax(1) == labels).sum().item()
-        said = f'{reached:,} of the 10,000 digits it had not seen are read rightly, {reached/100:.2f} %, after {len(model.losses):,} steps on {model.seen:,} images.'
+        said = f'{reached:,} of the 10,000 digits it had not seen are read rightly, {reached/100:.2f} %, after {len(model.losses):,} batches, {model.seen:,} images.'
         if reached > self.bar: return self.verdict('', '', said, more=self.meaning)
         cause, why = too_few(model, before, x_valid, reached)
         return self.verdict(cause, '', f'{said} To beat are {self.bar/100:.2f} %.\n{why}')

@@ -49,13 +49,15 @@ class Question:
     wrong: dict = field(default_factory=dict)   # from a likely wrong answer to the reason that leads to it, a whole sentence
     otherwise: str = ''        # what is said to any other answer: a reason, or a smaller question
     hints: tuple = ()
-    tol: float = .01           # a number that isn't whole may differ by this, relative
+    tol: float = None          # a number may differ by this, relative; None: by 0.01, a whole one not at all
     cause: str = 'answer'      # what `Verdict` calls it
 
     def same(self, a, b): # plain answers
         "Is one as good as the other?"
         if isinstance(a, tuple) and isinstance(b, tuple): return len(a) == len(b) and all(map(self.same, a, b))
-        if isinstance(a, float) and isinstance(b, float): return a == b or not b.is_integer() and abs(a - b) <= self.tol*abs(b) < float('inf')
+        if isinstance(a, float) and isinstance(b, float):
+            near = self.tol if self.tol is not None else 0. if b.is_integer() else .01
+            return a == b or abs(a - b) <= near*abs(b) < float('inf')
         return type(a) is type(b) and a == b
 
     def form(self):
@@ -74,5 +76,5 @@ class Question:
         why = next((says for wrong, says in self.wrong.items() if self.same(given, plain(wrong))), None)
         if why: return verdict(self.cause, f'That is not it. {why}')
         kinds = {type(plain(o)) for o in (self.answer, *self.wrong)}
-        if type(given) not in kinds or isinstance(answer, str) and isinstance(given, str): return verdict('dtype', f'The answer should be {self.form()}, not `{attempt!r}`.')
+        if type(given) not in kinds or isinstance(answer, str): return verdict('dtype', f'The answer should be {self.form()}, not `{attempt!r}`.')
         return verdict(self.cause, f'That is not it. {self.otherwise}'.strip())

@@ -89,11 +89,20 @@ def rebuilt(attempt, part, code, **more): # more names it may use
     "The attempt with other code in one of its parts"
     f = part.function
     cells = {'__class__': types.CellType(attempt)} | dict(zip(f.__code__.co_freevars, f.__closure__ or ()))
-    new = types.FunctionType(code, f.__globals__ | dict(going_on_=Patience().going_on) | more, f.__name__, f.__defaults__, tuple(cells[k] for k in code.co_freevars))
-    new.__kwdefaults__ = f.__kwdefaults__
+    space = f.__globals__ | dict(going_on_=Patience().going_on) | more
+    def made(code, f, closure):
+        new = types.FunctionType(code, space, f.__name__, f.__defaults__, closure)
+        new.__kwdefaults__ = f.__kwdefaults__
+        return new
+    new = made(code, f, tuple(cells[k] for k in code.co_freevars))
     if not part.name: return new
-    how = type(vars(attempt).get(part.name, f))
-    return type(attempt)(attempt.__name__, (attempt,), {part.name: how(new) if how in (staticmethod, classmethod) else new})
+    own = {part.name: new}
+    again = f.__globals__.get(attempt.__name__) is attempt                       # do its methods make more of it?
+    if again: own = {k: made(o.__code__, o, o.__closure__) for k, o in functions(attempt).items()} | own
+    hows = {k: type(vars(attempt).get(k, o)) for k, o in own.items()}
+    cls = type(attempt)(attempt.__name__, (attempt,), {k: hows[k](o) if hows[k] in (staticmethod, classmethod) else o for k, o in own.items()})
+    if again: space[attempt.__name__] = cls
+    return cls
 
 # %% ../../nbs/tools/repair.ipynb #169442b0
 class Place(NamedTuple):
@@ -156,10 +165,10 @@ def owner(node): # to a string
 
 # %% ../../nbs/tools/repair.ipynb #fcba08f4
 def seen_values(parts, run): # function that runs the attempt
-    "What the names of each part stood for when it ended, and when it began: two dicts by the part's name"
+    "What the names of each part stood for when it ended, and when it began, there with what was in its lists: two dicts by the part's name"
     codes, found, given = {p.function.__code__: p.name for p in parts}, {}, {}
     def look(frame, event, arg):
-        if event in ('call', 'return') and frame.f_code in codes: (found if event == 'return' else given)[codes[frame.f_code]] = dict(frame.f_locals)
+        if event in ('call', 'return') and frame.f_code in codes: (found if event == 'return' else given)[codes[frame.f_code]] = dict(frame.f_locals) if event == 'return' else {k: (v, list(v) if type(v) is list else []) for k, v in frame.f_locals.items()}
     sys.setprofile(look)
     try: run()
     except (Exception, SystemExit): pass
@@ -770,6 +779,9 @@ def grouped(many, key): # to a dict of lists
 def together(edits):
     "One mistake made several times: the same edit in several places; or in two terms that differ in what their names end with, `std_a` and `std_b`"
     old = lru_cache(None)(text)
+    for where in (lambda e: e.place.part.name, lambda e: ''):                 # `=` for `+=`, or the other way round, wherever a `.g` is set
+        for many in grouped([e for e in edits if e.row.how in ('T = A → T += A', 'T += A → T = A') and dotted(e.words['T']).endswith('.g')], lambda e: (e.row.how, where(e))).values():
+            if len({text(e.place.node) for e in many}) > 1: yield many
     single = [e for e in edits if not isinstance(e.place.node, (list, ast.arguments)) and e.row.how is not other_number]       # two equal numbers are seldom one mistake
     for same in grouped(single, lambda e: (e.place.part.name, id(e.row), e.row.rank == 1 or old(e.place.node))).values():
         if len({id(e.place.node) for e in same}) > 1: yield from grouped(same, lambda e: e.row.rank == 1 or text(e.new)).values()
@@ -950,8 +962,9 @@ def told(changes):
     for k, e in enumerate(changes):
         with applied(*changes[:k]): said.append((e.line(), e.says()))
     if len(said) > 1 and all(e.row is changes[0].row for e in changes):
+        others = ', '.join(f'`{text(e.words["T"])}`' for e in changes[1:] if 'T' in e.words and text(e.words['T']) != text(changes[0].words['T']))
         lines, once = sorted({str(line) for line, _ in said}, key=int), len({words for _, words in said}) == 1
-        return f'Line{"s" if lines[1:] else ""} {" and ".join([", ".join(lines[:-1]), lines[-1]] if lines[1:] else lines)}: {said[0][1]}{", each time" if once and all_of_them(changes) else f"; in all `{before_after(changes)[1]}`"}'
+        return f'Line{"s" if lines[1:] else ""} {" and ".join([", ".join(lines[:-1]), lines[-1]] if lines[1:] else lines)}: {said[0][1]}{", each time" if once and all_of_them(changes) else f"; likewise {others}" if others else f"; in all `{before_after(changes)[1]}`"}'
     return capital('; and '.join(f'line {line}: {words}' for line, words in said))
 
 def before_after(changes):
@@ -1109,7 +1122,7 @@ def call_order(exercise, # `Exercise`
         if len(odd) == most < len(c.args): return 'swapped', f'in {c}, ' + ', and '.join(f'`{a}` stands where `{b}` belongs' for a, b in odd) + f': {r}'
     for c in made:
         anew = [(b, r) for r in needed if r.name == c.name and r not in made and all(a in (b, '…') for a, b in zip(c.args, r.args)) for a, b in zip(c.args, r.args) if a == '…']
-        if anew: return 'swapped', f'`{c.name}` is given a tensor that was made anew, where `{anew[0][0]}` belongs, which was handed over: {anew[0][1]}'
+        if anew: return 'swapped', f'`{c.name}` is given a tensor that was made anew, where `{anew[0][0]}` belongs, which was handed over. Is the forward pass run once more?'
     for k, (c, what, name) in enumerate(mine):
         if what == 'sets': done.add(name)
         elif name in asked - done:
