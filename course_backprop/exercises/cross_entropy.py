@@ -116,7 +116,7 @@ def softmax_cases():
             yield case._replace(label=case.label + where)
 
 TASKS += [Exercise('softmax_backward', 'softmax_backward(inp, out)', softmax_cases, right=sets_inp(lambda inp, out: out*(out.g - down(out*out.g))),
-    meaning='Of what arrives its mean is taken off, each class weighted by its probability; what is left goes to each class by its share. No Jacobian is built.',
+    meaning='Of what arrives its mean is taken off, each class weighted by its probability; what is left goes to each class by its share. No Jacobian need be built.',
     hints=('Take a row of the table and multiply it with what arrives. Which part of each row has the upstream of *all* classes in it?',
            'On paper: out = (½, ½), out.g = (3, 1). The table is (¼, −¼) and (−¼, ¼), so inp.g = (½, −½). Now the same without the table: the mean of 3 and 1 is 2, so what is left of out.g is (1, −1).',
            '`out*(out.g - (out*out.g).sum(1, keepdim=True))`'),
