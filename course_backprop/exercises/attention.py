@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'WHOLE', 'sizes', 'in_order', 'p_of', 'attention', 'rows', 'lookup_cases', 'flat', 'added',
-           'counts', 'put', 'first_only', 'without_last', 'score_cases', 'sets_scores', 'weight_cases', 'sets_weights',
-           'softmax_suspects', 'attention_cases', 'whole', 'causal', 'causal_cases', 'renormalised', 'phi', 'Phi',
-           'gelu', 'gelu_cases', 'by_slope', 'sliced_cases', 'in_slices', 'large']
+           'counts', 'put', 'first_only', 'without_last', 'along_first', 'score_cases', 'sets_scores', 'weight_cases',
+           'sets_weights', 'softmax_suspects', 'attention_cases', 'whole', 'causal', 'causal_cases', 'renormalised',
+           'phi', 'Phi', 'gelu', 'gelu_cases', 'by_slope', 'sliced_cases', 'in_slices', 'large']
 
 # %% ../../nbs/exercises/attention.ipynb #a15e0002
 import math
@@ -80,17 +80,19 @@ def rows(t): return t.sum(1, keepdim=True)
 
 # %% ../../nbs/exercises/attention.ipynb #a15e0009
 def lookup_cases():
-    for k, (n, i, o, randn) in enumerate(list(hostile_cases())[::5]):
-        shape = (n + 3,) if k % 2 else (n, i)                       # a sequence, or some of them
-        idx = (randn(*shape).abs()*1000).long() % (i + 1)
-        case = gradient_case(lambda idx, w: w[idx.long()], dict(idx=idx, w=randn(i + 2, o)), ['w'], randn, dict(n=idx.numel(), d=o))
-        yield case._replace(label=f'idx {tuple(shape)}, w {(i + 2, o)}, ' + str(case.args['w'].dtype).removeprefix('torch.'))
+    for family in 'one row of tokens', 'several rows':
+        for n, i, o, randn in list(hostile_cases())[family[0] == 's'::7]:
+            shape = (n + 3,) if family[0] == 'o' else (n + 1, i + 1)
+            idx = (randn(*shape).abs()*1000).long() % (i + 1)
+            case = gradient_case(lambda idx, w: w[idx.long()], dict(idx=idx, w=randn(i + 2, o)), ['w'], randn, dict(n=idx.numel(), d=o))
+            yield case._replace(family=family, label=f'idx {tuple(shape)}, w {(i + 2, o)}, ' + str(case.args['w'].dtype).removeprefix('torch.'))
 
 def flat(idx, out): return idx.reshape(-1), out.g.reshape(-1, out.shape[-1])
 
 def added(idx, out, w): return torch.zeros_like(w).index_add_(0, *flat(idx, out))
 def counts(idx, w): return idx.reshape(-1).bincount(minlength=len(w)).clamp(min=1).to(w.dtype)[:, None]
 
+# %% ../../nbs/exercises/attention.ipynb #a15e0032
 def put(idx, out, w):
     g = torch.zeros_like(w)
     g[idx] = out.g
@@ -106,6 +108,12 @@ def without_last(idx, out, w):
     i, o = flat(idx, out)
     return torch.zeros_like(w).index_add_(0, i[:-1], o[:-1])
 
+def along_first(idx, out, w):
+    g = torch.zeros_like(w)
+    for i, o in zip(idx, out.g): g[i] += o
+    return g
+
+# %% ../../nbs/exercises/attention.ipynb #a15e0033
 TASKS += [Exercise('embedding_grad', 'embedding_grad(idx, out, w)', lookup_cases, right=sets(2, added),
     meaning='A row that was looked up several times gets the sum; a row that wasn\'t gets 0. It is H⊤·out.g.',
     hints=('A row of the table may be used at several places. What does the chain rule do with several paths? And what does a row get that wasn\'t used at all?',
@@ -114,6 +122,7 @@ TASKS += [Exercise('embedding_grad', 'embedding_grad(idx, out, w)', lookup_cases
     suspects=[
     ('missing', 'a row that was looked up more than once keeps only one of its gradients. It gets the sum of all; and `w.g[idx] += …` doesn\'t add either: it reads first, and of what is written one stays. `index_add_` adds', sets(2, put)),
     ('missing', 'a row that was looked up more than once keeps only the first of its gradients; it gets the sum of all', sets(2, first_only)),
+    ('missing', '`idx` has several dimensions here, and a loop over the first takes a whole row of numbers at a time; adding to several rows at once keeps only one gradient of each. `idx.reshape(-1)` and `out.g.reshape(-1, w.shape[1])` have one token a row', sets(2, along_first)),
     ('mean-for-sum', 'a row that was looked up more than once gets the sum of what arrives, not the mean', sets(2, lambda idx, out, w: added(idx, out, w)/counts(idx, w))),
     ('swapped', 'each row of the table got what arrives at all places; it is meant only for the row that was looked up there', sets(2, lambda idx, out, w: flat(idx, out)[1].sum(0).expand_as(w).clone())),
     ('missing', 'the last place is left out. Does a loop end too early?', sets(2, without_last)),

@@ -95,7 +95,7 @@ TASKS += [Exercise('conv1d_grad', 'conv1d_grad(inp, out, w)', line_cases, right=
            'On paper: x = (2, 5, 1), w = (1, −1), and (1, 10) arrives. w₁.g = 1·2 + 10·5, w₂.g = 1·5 + 10·1; x.g = (1·1, 1·(−1) + 10·1, 10·(−1)).',
            'Start with zeros. For each place p, with g = `out.g[:, p]` and k = `len(w)`: `inp_g[:, p:p+k] += g[:, None]*w`, `w_g += g @ inp[:, p:p+k]`'),
     suspects=[
-    ('swapped', 'the weights come back in the same order, where they have to be turned round: a number far right in one window lies far left in another', by_place(x=lambda g, w: g[:, None]*w.flip(0))),
+    ('swapped', 'in a loop over places the weights go back as they are; they are turned round only where the way back is written as a convolution', by_place(x=lambda g, w: g[:, None]*w.flip(0))),
     ('missing', 'where windows overlap, what they give back has to be added', by_place(add=False)),
     ('swapped', 'the entries of w.g are in reverse order', by_place(w=lambda g, part: (g @ part).flip(0))),
     ('mean-for-sum', 'the weights are used in every sample, and what comes back from all of them is summed, not averaged', by_place(w=lambda g, part: g @ part/len(g))),
