@@ -111,6 +111,7 @@ TASKS += [Exercise('central_difference', 'central_difference(f, x, eps)', differ
     suspects=[
     ('swapped', 'this is the one-sided difference: its error shrinks only like `eps`, that of the two-sided one like `eps²`', difference(lambda f, z, k, e: moved(f, z, k, e) - f(z).item(), lambda e: e)),
     ('swapped', 'this is the one-sided difference: its error shrinks only like `eps`, that of the two-sided one like `eps²`', difference(lambda f, z, k, e: f(z).item() - moved(f, z, k, -e), lambda e: e)),
+    ('swapped', 'this is half of a one-sided difference: from `x` + eps a step of eps leads back to `x` itself, and not beyond it', difference(lambda f, z, k, e: moved(f, z, k, e) - f(z).item(), lambda e: 2*e)),
     ('stale', 'an entry has to be put back before the next one is moved', keeps_moving)])]
 
 # %% ../../nbs/exercises/autograd_check.ipynb #f4e8741b

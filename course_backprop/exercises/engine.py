@@ -89,8 +89,9 @@ def order_fault(made_from, root, names): # a graph, its root, a learner's list
     for name in names:
         early = next((o for o in made_from[name] if at.get(o, -1) > at[name]), None)
         if early: return 'swapped', f'{name!r} stands before {early!r}, from which it was made'
-    missing = next((name for name in made_from if name in needed and name not in at), None)
-    return ('', '') if missing is None else ('missing', f'{missing!r} is not in the list, and {root!r} was made from it')
+    missing = next((name for name in made_from if name in needed - {root} and name not in at), None)
+    if missing is not None: return 'missing', f'{missing!r} is not in the list, and {root!r} was made from it'
+    return ('', '') if root in at else ('missing', f'The root itself, {root!r}, belongs in the list, last')
 
 class OrderExercise(Exercise):
     "A list that is judged by what stands in it before what"

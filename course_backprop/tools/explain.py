@@ -142,7 +142,7 @@ def value_of(node, names): # an expression without calls; to what it stands for
 def run_out(error, attempt, case):
     "Which index is too large, and for what; ''"
     frames = [(f, line) for f, line in traceback.walk_tb(error.__traceback__) if f.f_code in codes(attempt)] if isinstance(error, IndexError) else []
-    for o in (o for p in source_of(attempt) for o in ast.walk(p.tree) if frames and isinstance(o, ast.Subscript) and o.lineno == frames[-1][1]):
+    for o in (o for p in source_of(attempt) for o in ast.walk(p.tree) if frames and isinstance(o, ast.Subscript) and o.lineno == frames[-1][1] and 'saved_tensors' not in text(o.value)):
         names, k = frames[-1][0].f_globals | frames[-1][0].f_locals, 0
         for part in o.slice.elts if isinstance(o.slice, ast.Tuple) else [o.slice]:
             try: whole, at = value_of(o.value, names), None if isinstance(part, ast.Slice) else value_of(part, names)
@@ -151,7 +151,8 @@ def run_out(error, attempt, case):
             if type(at) is int and size is not None and not -size <= at < size:
                 letters = {k: v for k, v in case.sizes.items() if len(k) == 1}
                 if len({*letters.values()}) < len(letters): letters = {}
-                return f'`{text(part)}` is {at} there, and `{text(o.value)}`{" " + in_letters(whole.shape, letters) if isinstance(whole, Tensor) else ""} has only {size} in that place, counted from 0: what does `{text(part)}` count?'
+                has = f'`{text(o.value)}`{" " + in_letters(whole.shape, letters) if isinstance(whole, Tensor) else ""} has only {size} in that place, counted from 0'
+                return f'{has}.' if isinstance(part, ast.Constant) else f'`{text(part)}` is {at} there, and {has}: what does `{text(part)}` count?'
             k += isinstance(part, ast.Slice) or at is not None
     return ''
 
@@ -233,7 +234,7 @@ def pattern(cases, bad): # all that have the tensor; numbers of those that are w
     samples = [case.sizes.get('n', 0) for case in cases]
     least, most = min(samples[k] for k in bad), max((n for k, n in enumerate(samples) if k not in bad), default=10**9)
     letters, right = [o for o in cases[0].sizes if len(o) == 1], [k for k in range(len(cases)) if k not in bad]
-    for a, b in ((a, b) for a in cases[0].sizes for b in cases[0].sizes if a != b and min(len(right), len(bad)) > 3):
+    for a, b in ((a, b) for a in cases[0].sizes for b in cases[0].sizes if a != b and min(len(right), len(bad)) > 3 and all(len({case.sizes.get(o) for case in cases}) > 2 for o in (a, b))):
         if {k for k, case in enumerate(cases) if case.sizes.get(a, 0) > case.sizes.get(b, 0)} == set(bad): return f'is right where {a} is not larger than {b}, and only there'
     if least > most: return few_samples(least, most)
     for a in cases[0].sizes:

@@ -426,6 +426,7 @@ def sensible(how, place, new, words, scope):
     if how.startswith('S → S/K'): return not any(isinstance(o, ast.BinOp) and isinstance(o.op, ast.Mult) and text(words['K']) in (text(o.left), text(o.right)) for o in place.above)
     if how.startswith('A*(B'): return isinstance(scope.at.get(id(words['A'])), (int, float))    # a number alone is seldom meant for one of two terms
     if how.startswith('A*P'): return dotted(words['A']) in scope.upstream and dotted(words['P']) not in scope.marks + scope.numbers
+    if how.startswith('R → R') and 'Q' in words and (isinstance(old := scope.at.get(id(place.node)), bool) or getattr(old, 'dtype', None) == torch.bool): return False       # one doesn't calculate with yes and no
     if how == 'R → Q - R' and text(words['R']).removesuffix('.clone()') == text(words['Q']): return False
     if how == 'R → R + Q; R → R - Q': return text(words['Q']) not in text(words['R'])           # it would only undo what stands there
     if how == 'Z → Z.sign()': return isinstance(place.node, (ast.Name, ast.Call))
@@ -436,7 +437,6 @@ def sensible(how, place, new, words, scope):
 def in_shape(place, new, words, scope):
     "Do the shapes meet, and is the result as large as what stood there? True if that isn't known, or isn't to be asked"
     old = scope.at.get(id(place.node))
-    if isinstance(new, ast.BinOp) and not isinstance(place.node, ast.BinOp) and (isinstance(old, bool) or getattr(old, 'dtype', None) == torch.bool): return isinstance(new.op, (ast.BitAnd, ast.BitOr))       # one doesn't calculate with an answer
     if isinstance(old, (int, float)) and isinstance(new, ast.Call): return not (isinstance(new.func, ast.Attribute) and new.func.value is place.node)
     if not isinstance(old, Tensor): return not ('Q' in words and 'K' not in words and isinstance(new, ast.BinOp) and isinstance(new.op, ast.Mult) and dotted(words['Q']) in scope.numbers)
     if isinstance(new, ast.Call) and isinstance(new.func, ast.Attribute) and new.func.value is place.node:
