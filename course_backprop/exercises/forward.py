@@ -27,7 +27,8 @@ TASKS += [Question('residual_shape', (50000, 50000),
      (50000, 1, 1): 'No dimension is added beyond those of the longer shape, and `out` has two.',
      (50000, 50000, 1): 'No dimension is added beyond those of the longer shape, and `out` has two.',
      50000**2: 'This is the number of entries. What is its shape?',
-     50000: 'This is one size only. A shape has one for each dimension.'},
+     50000: 'This is one size only. A shape has one for each dimension.',
+     'error': 'No error comes, and that is the trouble: broadcasting finds a way to make these two fit. Which shape does it make of them?'},
     'Write the two shapes one under the other, from the right, and stretch what is 1 or missing.',
     ('Broadcasting lines shapes up at their last dimension, not at their first.',
      'Written one under the other, from the right: (50000, 1) and (_, 50000). What is missing or 1 is stretched.',
@@ -35,7 +36,11 @@ TASKS += [Question('residual_shape', (50000, 50000),
  Question('bias_column', 'numbers',
     'The column is stretched to (3, 2): each sample gets a bias of its own, and nobody is told.',
     {'error': '(3, 2) and (3, 1), lined up from the right: 2 and 1, 3 and 3. What is 1 is stretched.'},
-    hints=('Write (3, 2) and (3, 1) one under the other. Where do they differ, and is one of the two a 1?',))]
+    hints=('Write (3, 2) and (3, 1) one under the other. Where do they differ, and is one of the two a 1?',)),
+ Question('untrained_loss', 'larger',
+    'Of all answers that are the same for every image, the mean digit has the smallest loss; and random weights say nearly the same for every digit.',
+    {'smaller': 'To do better than the mean digit, a prediction has to rise with the digit. What do random weights know of digits?'},
+    hints=('Has the network seen a single label?', 'Without one it can only do better than the mean digit by luck.'))]
 
 # %% ../../nbs/exercises/forward.ipynb #e1a00003
 TASKS += [Question('pencil_t', (-1, 1.5),

@@ -78,6 +78,7 @@ TASKS += [Exercise('leaky_relu_grad', 'leaky_relu_grad(inp, out, slope)', leaky_
     ('wrong-mask', 'the slope is given: it need not be 0.01', sets_inp(lambda inp, out, slope: out.g*torch.where(inp > 0, 1., .01).to(inp.dtype))),
     ('no-upstream', 'the slopes alone; the chain rule multiplies them with what arrives', sets_inp(lambda inp, out, slope: torch.where(inp > 0, 1., slope).to(inp.dtype))),
     ('swapped', '`out` was multiplied in, where a slope belongs', sets_inp(lambda inp, out, slope: out.g*out)),
+    ('wrong-mask', 'where the gate is open both parts add up, to 1 + slope; the second one belongs where the first is shut', slopes(lambda s: 1 + s, lambda s: s)),
     ('wrong-mask', 'a maximum with `slope` is not a choice between two slopes', sets_inp(lambda inp, out, slope: out.g*inp.clamp(min=slope)))])]
 
 # %% ../../nbs/exercises/relu_grad.ipynb #a8aaf2f7
