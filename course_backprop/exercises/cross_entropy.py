@@ -92,6 +92,7 @@ def class_cases(f, least=1, **more): # loss of logits and classes; the smallest 
                 yield case._replace(label=case.label + where, args=dict(inp=inp, targ=targ) | more)
     return cases
 
+# %% ../../nbs/exercises/cross_entropy.ipynb #c0e1b1c5
 def down(t): return t.sum(1, keepdim=True)          # a sum over the classes
 
 def one_hot(inp, targ): return F.one_hot(targ, inp.shape[1]).to(inp.dtype)

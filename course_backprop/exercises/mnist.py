@@ -83,6 +83,7 @@ def nudge_cases():
         want = dict(result=torch.tensor(slope, dtype=torch.float64), w=torch.tensor(w, dtype=torch.float64))
         yield Case(f'a loss of {len(w)} numbers, k = {k}, step = {step:g}', dict(loss=loss, w=w, k=k, step=step), want, dict(step=step))
 
+# %% ../../nbs/exercises/mnist.ipynb #d0e1b1c6
 def run_nudge(attempt, args, names):
     "What it returns, and the list afterwards"
     return number(attempt, args, names) | dict(w=torch.tensor(args['w'], dtype=torch.float64))
