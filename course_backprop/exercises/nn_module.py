@@ -104,7 +104,7 @@ def keeps(make): return lambda self, layers: setattr(self, 'layers', make(layers
 # %% ../../nbs/exercises/nn_module.ipynb #cb327b9a
 TASKS += [Exercise('registered_parameters', 'Net(layers), then model.parameters() and model(inp)', registered_cases, run=run_registered, stub=('__init__', 'forward'),
     right=net_class(keeps(nn.ModuleList)), unset='was handed over, and is not among `model.parameters()`',
-    meaning='An optimiser sees all four. What `nn.Module` can\'t see is never trained, and nothing complains.',
+    meaning='An optimiser sees all of them. What `nn.Module` can\'t see is never trained, and nothing complains.',
     hints=('What does `len(list(model.parameters()))` say?',
            'Try both: keep the layers in a plain list, or the first of them alone, `self.first = layers[0]`. What does `print(model)` show each time? What does `nn.Module` look for among its attributes?',
            'Keep `nn.ModuleList(layers)` or `nn.Sequential(*layers)`, after `super().__init__()`.'))]
