@@ -346,6 +346,6 @@ class Net:
     def step(self, lr):
         for p in self.params: p -= lr*p.g
 
-TASKS += [Exercise('network_from_memory', 'Net(w1, b1, w2, b2), then net(inp, targ), net.backward() and net.step(lr)', net_cases, run=run_net, may_change=('w1', 'b1', 'w2', 'b2'), right=Net,
+TASKS += [Exercise('network_from_memory', 'net = Net(w1, b1, w2, b2); net(inp, targ); net.backward(); net.step(lr)', net_cases, run=run_net, may_change=('w1', 'b1', 'w2', 'b2'), right=Net,
     stub=('__init__', '__call__', 'backward', 'step'), meaning='A network that learns, by heart: forward, backward, step. That was part 2.',
     hints=('A test from memory has no hints. Which of the four methods are you sure of?',))]
