@@ -276,7 +276,7 @@ class NumLeft(RightNum):
         for v in self.order(): v.g = v.g if v is not self else 0.
 
 # %% ../../nbs/exercises/engine.ipynb #e1160012
-TASKS += [Exercise('num_engine', 'Num(2.), then a + b, a - b, a*b and root.backward()', num_cases, run=run_num, right=RightNum,
+TASKS += [Exercise('num_engine', 'Num(2.); a + b; a - b; a*b; root.backward()', num_cases, run=run_num, right=RightNum,
     stub=('__init__', '__add__', '__sub__', '__mul__', 'backward'), unset='is missing on some value',
     meaning='The whole idea of an autograd engine, on numbers. Tensors need rules for slopes, and a sum over what was stretched.',
     hints=('Each value keeps pairs: what it was made from, and the local derivative to that. `__init__` may take more arguments than the data, if they have defaults.',

@@ -56,7 +56,7 @@ def layer_class(forward, grad, keep=lambda self, inp: inp): # functions of inp; 
 sigmoid = torch.sigmoid
 
 # %% ../../nbs/exercises/layers.ipynb #5c4a44c5
-TASKS += [Exercise('sigmoid_layer', 'Sigmoid(), then layer(inp) and layer.backward()', layer_cases(sigmoid), run=run_layer,
+TASKS += [Exercise('sigmoid_layer', 'layer = Sigmoid(); layer(inp); layer.backward()', layer_cases(sigmoid), run=run_layer,
     stub=('__call__', 'backward'), right=layer_class(sigmoid, lambda g, inp, out: g*out*(1 - out)),
     meaning='The output is all it takes: a sigmoid layer need not even keep its input\'s values.',
     hints=('`__call__` has to remember what `backward` needs: the input, which receives `.g`, and the output.',
@@ -81,7 +81,7 @@ def scale_inp(g, inp, w): return g*w
 def scale_w(g, inp, w): return (g*inp).sum(0)
 
 # %% ../../nbs/exercises/layers.ipynb #461413fe
-TASKS += [Exercise('scale_layer', 'Scale(w), then layer(inp) and layer.backward()', layer_cases(lambda inp, w: inp*w, 'w'), run=partial(run_layer, make=lambda attempt, args: attempt(args['w'])),
+TASKS += [Exercise('scale_layer', 'layer = Scale(w); layer(inp); layer.backward()', layer_cases(lambda inp, w: inp*w, 'w'), run=partial(run_layer, make=lambda attempt, args: attempt(args['w'])),
     stub=('__call__', 'backward'), right=scale_class(scale_inp, scale_w),
     meaning='What is shared by all samples sums over all samples, in a product as in a matrix product.',
     hints=('In sample k, output j is input j times w_j. How fast does it move with the one, how fast with the other? And in how many samples does w_j occur?',
@@ -114,7 +114,7 @@ class AsOneLayer(Doubled):
     def backward(self): self.inp.g, self.w.g = self.out.g @ self.w.t(), self.inp.t() @ self.out.g
 
 # %% ../../nbs/exercises/layers.ipynb #b7e00003
-TASKS += [Exercise('twice_layer', 'Twice(w), then layer(inp) and layer.backward()', layer_cases(lambda inp, w: inp @ w @ w, 'w', square=True),
+TASKS += [Exercise('twice_layer', 'layer = Twice(w); layer(inp); layer.backward()', layer_cases(lambda inp, w: inp @ w @ w, 'w', square=True),
     run=partial(run_layer, make=lambda attempt, args: attempt(args['w'])), stub=('__call__', 'backward'), right=Doubled,
     meaning='One object in one place, and its weight used twice: two ways to the output, two summands in `w.g`. A list of layers could not have done it.',
     hints=('Give what is between the two products a name, `mid = inp @ w`, then `out = mid @ w`. How does `w` get into `out`?',

@@ -66,7 +66,7 @@ def module_class(f, grad): # functions of inp; of g, inp and out
 tanh = torch.tanh
 
 # %% ../../nbs/exercises/module.ipynb #c754fd6e
-TASKS += [ModuleExercise('module_tanh', 'Tanh(), then layer(inp) and layer.backward()', layer_cases(tanh), run=run_layer, stub=('forward', 'bwd'),
+TASKS += [ModuleExercise('module_tanh', 'layer = Tanh(); layer(inp); layer.backward()', layer_cases(tanh), run=run_layer, stub=('forward', 'bwd'),
     right=module_class(tanh, lambda g, inp, out: g*(1 - out*out)),
     meaning='A layer is two lines now: its formula and its gradient. Everything else is the base class.',
     hints=('`Module` keeps the input and the output for you, and hands both to `bwd`.',
@@ -111,10 +111,10 @@ def in_both(self, out, inp):
     through(self, inp.g + out.g)
 
 # %% ../../nbs/exercises/module.ipynb #be716e8d
-TASKS += [ModuleExercise('module_skip', 'Skip(inner), then layer(inp) and layer.backward()', layer_cases(lambda inp, w, b: inp + lin(inp, w, b).tanh(), 'w', 'b'),
+TASKS += [ModuleExercise('module_skip', 'layer = Skip(inner); layer(inp); layer.backward()', layer_cases(lambda inp, w, b: inp + lin(inp, w, b).tanh(), 'w', 'b'),
     run=partial(run_layer, make=lambda attempt, args: attempt(LinTanh(args['w'], args['b']))),
     stub=('forward', 'bwd'), right=skip_class(skip_bwd),
-    meaning='A value that is used twice gets the sum of what comes back from both. On the straight way the upstream gradient comes through as it is, however little `inner` lets through.',
+    meaning='A value that is used twice gets the sum of what comes back from both. On the straight way the upstream gradient comes through as it is, however little `inner` lets through: through twenty tanh layers with small weights less than a millionth comes back, and with a `Skip` around each more than what arrived.',
     hints=('Call the inner layer, `self.inner(inp)`: its bare `forward` would keep nothing to go back into. So `inp` goes two ways, straight on and through `inner`. What comes back to it on each?',
            'On paper, all of it numbers: inner(x) = 3x, so that out = x + 3x, and 5 arrives. What comes back to x straight, what through `inner`, and in all? The inner layer makes its part by `self.inner.backward()`, which needs a `.g` on what the call kept, `self.inner.out`. Which `.g` has to be there, and what is still missing after it?',
            'In `bwd`: `self.inner.out.g = out.g`, then `self.inner.backward()`, which sets `inp.g`; last `inp.g = inp.g + out.g`.'),

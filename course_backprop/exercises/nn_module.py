@@ -102,9 +102,9 @@ def net_class(keep, f=None): # function of the model and the layers; forward fun
 def keeps(make): return lambda self, layers: setattr(self, 'layers', make(layers))
 
 # %% ../../nbs/exercises/nn_module.ipynb #cb327b9a
-TASKS += [Exercise('registered_parameters', 'Net(layers), then model.parameters() and model(inp)', registered_cases, run=run_registered, stub=('__init__', 'forward'),
+TASKS += [Exercise('registered_parameters', 'model = Net(layers); model.parameters(); model(inp)', registered_cases, run=run_registered, stub=('__init__', 'forward'),
     right=net_class(keeps(nn.ModuleList)), unset='was handed over, and is not among `model.parameters()`',
-    meaning='An optimiser sees all four. What `nn.Module` can\'t see is never trained, and nothing complains.',
+    meaning='An optimiser sees all of them. What `nn.Module` can\'t see is never trained, and nothing complains.',
     hints=('What does `len(list(model.parameters()))` say?',
            'Try both: keep the layers in a plain list, or the first of them alone, `self.first = layers[0]`. What does `print(model)` show each time? What does `nn.Module` look for among its attributes?',
            'Keep `nn.ModuleList(layers)` or `nn.Sequential(*layers)`, after `super().__init__()`.'))]
@@ -138,7 +138,7 @@ def function_class(grad, f=relu, keep=lambda inp, out: inp): # functions of g an
     return Made
 
 # %% ../../nbs/exercises/nn_module.ipynb #3862d87c
-TASKS += [Exercise('relu_function', 'ReLU.apply(inp), and what autograd makes of it', function_cases, run=run_function, stub=('forward', 'backward'),
+TASKS += [Exercise('relu_function', 'ReLU.apply(inp).backward(upstream)', function_cases, run=run_function, stub=('forward', 'backward'),
     right=function_class(lambda g, inp: g*(inp > 0)), unset='is None: `backward` returned nothing',
     meaning='Your own rule is part of PyTorch\'s graph now. Everything in PyTorch is made of such pairs.',
     hints=('`ctx.save_for_backward` keeps tensors for the way back, `ctx.saved_tensors` is the tuple of them.',
@@ -179,7 +179,7 @@ def two_inputs(grads): # function of g, inp and w
     return Made
 
 # %% ../../nbs/exercises/nn_module.ipynb #b9e00003
-TASKS += [Exercise('matmul_function', 'MatMul.apply(inp, w), and what autograd makes of it', matmul_cases, run=run_matmul, stub=('forward', 'backward'),
+TASKS += [Exercise('matmul_function', 'MatMul.apply(inp, w).backward(upstream)', matmul_cases, run=run_matmul, stub=('forward', 'backward'),
     right=two_inputs(lambda g, inp, w: (g @ w.t(), inp.t() @ g)), unset='is None: `backward` returned nothing for it',
     meaning='One gradient for each input, in the order in which they went in. With a bias, it would be lesson 3 in PyTorch.',
     hints=('How many inputs went in? `backward` returns a gradient for each of them.',

@@ -60,7 +60,7 @@ Question('loss_of_zeros', .1, 'One of ten numbers is off by 1: (9·0² + 1²)/10
     'For one image: nine targets are 0, one is 1. What is the mean of the ten squares?'),
 Question('why_it_reads_nothing', 'targets', 'The images were shuffled and the targets were not. What is left to learn is what holds for any image: the mean of the targets, 0.1 for each, which costs 0.09.',
     {'rate': 'Steps that are too long make the loss jump up, to inf or to a level at which all units are dead. This one falls gently to 0.09 and stays there.', 'dead': 'Count the open gates: no unit is dead.',
-     'backward': 'Each `backward` comes straight after its forward pass, on the same images. Without it the loss would not fall at all.', 'start': 'Linear 2 starts at a tenth, and the first loss is near 0.1, as it should be.'},
+     'backward': 'Each `backward` comes straight after its forward pass, on the same images. In the other order the very first one would stop with an error: there is nothing yet to go back into.', 'start': 'Linear 2 starts at a tenth, and the first loss is near 0.1, as it should be.'},
     'Which of the five would let the loss fall to 0.09, the loss of the best constant, and no further?'),
 Question('why_valid_is_low', 'pixels', 'It was trained on pixels with mean 0 and standard deviation 1, and is asked about pixels from 0 to 1. Same mean, same std, for every image it is ever shown.',
     {'heart': 'A network that has learned its images by heart reads them far better than new ones of the *same kind*. Are these of the same kind? Look at their numbers.', 'rate': 'It reads 96 of 100 training images, so it has learned well.',
@@ -346,6 +346,6 @@ class Net:
     def step(self, lr):
         for p in self.params: p -= lr*p.g
 
-TASKS += [Exercise('network_from_memory', 'Net(w1, b1, w2, b2), then net(inp, targ), net.backward() and net.step(lr)', net_cases, run=run_net, may_change=('w1', 'b1', 'w2', 'b2'), right=Net,
+TASKS += [Exercise('network_from_memory', 'net = Net(w1, b1, w2, b2); net(inp, targ); net.backward(); net.step(lr)', net_cases, run=run_net, may_change=('w1', 'b1', 'w2', 'b2'), right=Net,
     stub=('__init__', '__call__', 'backward', 'step'), meaning='A network that learns, by heart: forward, backward, step. That was part 2.',
     hints=('A test from memory has no hints. Which of the four methods are you sure of?',))]

@@ -670,7 +670,7 @@ def draw_objects(model,       # has `layers` and a `loss`; each has been called,
     _box(ax, 2*len(objects), -.92, f'${names[len(objects)]}.g$', 1, BACKWARD, True)
 
 # %% ../../nbs/tools/draw.ipynb #0b9e0006
-CHORES = {  # what there is to do: who does it in each form; an asterisk where you do it, in each layer or in each program
+CHORES = {  # what there is to do: who does it in each form; an asterisk where you do it, in each layer or in each program; 'refused' where nobody does
     'a formula for each layer':  ('*a function', '*__call__', '*forward', '*forward'),
     'its gradient':              ('*a function', '*backward', '*bwd', 'autograd'),
     'keep what went in and out': ('*the caller', '*each layer', 'Module', 'autograd'),
@@ -681,7 +681,7 @@ CHORES = {  # what there is to do: who does it in each form; an asterisk where y
 @told
 def draw_forms(*forms, # names of columns, of 'functions', 'classes', 'Module' and 'nn.Module'; none: all
               ):
-    """The forms of one network: a chore a row, and who does it. Dark: you do, in each layer or in each program
+    """The forms of one network: a chore a row, and who does it. Dark: you do, in each layer or in each program; hatched: nobody does
 
     Notice how little of it is dark on the right, and that the formula of each layer stays yours in all of them."""
     known = 'functions', 'classes', 'Module', 'nn.Module'
@@ -696,5 +696,7 @@ def draw_forms(*forms, # names of columns, of 'functions', 'classes', 'Module' a
         for c, form in enumerate(forms):
             said = who[known.index(form)]
             yours = said.startswith('*')
-            ax.add_patch(Rectangle((c + .03, r + .06), .94, .88, fc='#3B3B3B' if yours else 'white', ec='#3B3B3B' if yours else PALE))
-            ax.text(c + .5, r + .5, said.strip('*'), ha='center', va='center', fontsize=9, color='white' if yours else '#555555')
+            ax.add_patch(Rectangle((c + .03, r + .06), .94, .88, fc='#3B3B3B' if yours else 'white', ec='#3B3B3B' if yours else PALE,
+                                   hatch='////' if said == 'refused' else None))
+            ax.text(c + .5, r + .5, said.strip('*'), ha='center', va='center', fontsize=9, color='white' if yours else '#555555',
+                    bbox=dict(fc='white', ec='none', pad=1.5) if said == 'refused' else None)

@@ -401,11 +401,13 @@ def speak(exercise, attempt, name, three, raw, seen, seeded, these, order): # ru
     if related[0] == 'not-finite': related = 'not-finite', (find_where(seen) or related)[1]
     weak = related == UNKNOWN or 'has shape' in related[1] or related[0] == 'not-finite' and 'only where' not in related[1]
     sure = not weak and related[0] != 'swapped'
-    known = suspected(exercise, raw, seen, name, these) if not sure or related[0] in FACTORS or related == uniform else None
-    if known: return known[0], f'{related[1]}: {known[1]}' if sure else f'is wrong: {known[1]}', 'suspect', None
+    def known():
+        found = suspected(exercise, raw, seen, name, these)
+        return found and (found[0], f'{related[1]}: {found[1]}' if sure else f'is wrong: {found[1]}', 'suspect', None)
+    if (not sure or related[0] in FACTORS or related == uniform or 'of its rows' in related[1]) and (said := known()): return said
     fix = repair(exercise, attempt, *[FEW]*sure)
     if fix: return related[0] if sure else fix.cause, sentence(related[1] if related != UNKNOWN else 'is wrong') + f'\n{fix.says}', 'relation' if sure else 'repair', fix
-    if not weak: return *related, 'relation', None
+    if not weak: return known() or (*related, 'relation', None)
     if related == UNKNOWN: related = depends(exercise, attempt, name, these) or find_where(seen) or related
     place = astray(exercise, attempt) if related == UNKNOWN else None
     if place: return 'swapped', f'is wrong: {place}', 'place', None

@@ -1035,7 +1035,7 @@ def astray(exercise, attempt): # `Exercise`; a wrong attempt
             if run.changed or now & {*s.goal} or now - s.bad[j]: return False
         return True
     odd = [p for part in s.parts for p in value_places(part) if not isinstance(p.parent, (ast.Assign, ast.Return)) and id(p.node) in mine and not any(alike(mine[id(p.node)][-1], v) for v in known.values())
-           and not (isinstance(p.parent, ast.Tuple) and isinstance(p.stmt, ast.Return) and p.parent is p.stmt.value)]
+           and not (isinstance(p.node, ast.Name) and isinstance(p.parent, ast.Tuple) and isinstance(p.stmt, ast.Return) and p.parent is p.stmt.value)]
     for place, k in itertools.islice(((p, k) for p, k in itertools.product(sorted(odd, key=lambda p: len(text(p.node))), known) if may_be(p, k)), 200):
         try:
             if not right_with(place, k): continue
@@ -1119,7 +1119,7 @@ def call_order(exercise, # `Exercise`
         if c.name != r.name or c in needed or r in made or '…' in c.args: continue
         if sorted(c.args) == sorted(r.args): return 'swapped', f'the arguments of {c} have to change places: {r}'
         odd = [(a, b) for a, b in zip(c.args, r.args) if a != b]
-        if len(odd) == most < len(c.args): return 'swapped', f'in {c}, ' + ', and '.join(f'`{a}` stands where `{b}` belongs' for a, b in odd) + f': {r}'
+        if len(odd) == most < len(c.args): return 'swapped', f'in {c}, ' + ', and '.join(f'`{a}` stands where `{b}` belongs' for a, b in odd) + f': {r}' + ''.join(f'; and {o} is missing' for o in needed if o not in (*made, r))
     for c in made:
         anew = [(b, r) for r in needed if r.name == c.name and r not in made and all(a in (b, '…') for a, b in zip(c.args, r.args)) for a, b in zip(c.args, r.args) if a == '…']
         if anew: return 'swapped', f'`{c.name}` is given a tensor that was made anew, where `{anew[0][0]}` belongs, which was handed over. Is the forward pass run once more?'
