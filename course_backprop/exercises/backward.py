@@ -218,7 +218,7 @@ TASKS += [Exercise('two_heads_backward', 'two_heads_backward(inp, acts, targs, p
     hints=('Draw the network. At which tensor does it fork, and how many arrows come back there? On paper: if one entry of l2 moves by a little, by how much does each of the two losses move, and by how much their sum?',
            '`lin_grad` of one head sets `l2.g`, and `lin_grad` of the other one replaces it. What has to be kept in between?',
            'Keep what the first `lin_grad` has set: `first = l2.g`. After the second one: `l2.g = l2.g + first`. Then `relu_grad` and linear 1, as before.'),
-    suspects=[('missing', f'only what came back from `{head}` is in it; `lin_grad` of that head has replaced what the other one had set. Add the two', heads(join))
+    suspects=[('missing', f'only what came back from `{head}` is in it, and what came from the other head is lost (a second `lin_grad` replaces what the first has set): add the two', heads(join))
         for head, join in (('out2', lambda first, second: second), ('out', lambda first, second: first))] + [
         (cause, says, late(exchange, *added)) for exchange in (False, True) for cause, says, *added in (
         ('stale', 'the sum comes too late: `relu_grad` has read `l2.g` before, with one of the heads in it', 'l2'),
