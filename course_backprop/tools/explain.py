@@ -23,7 +23,8 @@ def begun_and_ended(exercise, attempt, case): # a function. To its `Part`, and t
     "What the arguments stood for at the beginning, and what all names stood for at the end; None where its text can't be had"
     parts = [p for p in source_of(attempt) if not p.name]
     if not parts: return None
-    ended, begun = within(5, lambda: seen_values(parts, lambda: quiet(1, lambda: quick(exercise, attempt, case))))
+    try: ended, begun = within(5, lambda: seen_values(parts, lambda: quiet(1, lambda: quick(exercise, attempt, case))))
+    except TimeoutError: return None
     code = parts[0].function.__code__
     own = dict(zip(case.args, code.co_varnames[:code.co_argcount]))
     return (parts[0], {k: (v, *begun[''][v]) for k, v in own.items()}, ended['']) if '' in ended and len(own) == len(begun['']) else None
@@ -59,7 +60,8 @@ def no_copy(exercise, attempt, case, name): # of a tensor that was changed
 def nothing_back(exercise, attempt, case):
     "A sentence, if the attempt gives a name, or a `.g`, to the None that a call gives back; ''"
     parts = source_of(attempt)
-    given = within(5, lambda: seen_at(attempt, parts, lambda f: quiet(1, lambda: quick(exercise, f, case)))) if parts else {}
+    try: given = within(5, lambda: seen_at(attempt, parts, lambda f: quiet(1, lambda: quick(exercise, f, case)))) if parts else {}
+    except TimeoutError: return ''
     for o in (o for p in parts for o in ast.walk(p.tree) if isinstance(o, ast.Assign) and isinstance(o.value, ast.Call)):
         if given.get(id(o.value), [0])[-1] is None: return f'Line {o.lineno}: `{text(o.value)}` sets what it sets by itself and gives nothing back; `{text(o.targets[0])} = …` puts None there.'
     return ''
@@ -166,14 +168,15 @@ def outsider(attempt):
 
 def raised(exercise, error, attempt, case, fix=None): # the exception and where it came from; a `Repair` or None
     "The `Verdict` on an attempt that ended in an error"
-    letters, other = misfit_shapes(exercise, attempt) or ('', None)
+    again = not isinstance(error, (TimeoutError, MemoryError)) and 'allocate' not in message(error)            # may it run once more?
+    letters, other = again and misfit_shapes(exercise, attempt) or ('', None)
     if other:                                                       # the same error, in the case that is shown
-        try: quick(exercise, attempt, other)
+        try: within(5, lambda: quick(exercise, attempt, other))
         except Exception as e: error, case = e, other
     number, line = own_line(error, attempt)
     says = [message(error), f'line {number} of your cell: `{line}`' if line else '', letters and 'In letters: ' + letters, run_out(error, attempt, case), advice(exercise, attempt, error, line)]
-    order = None if fix else call_order(exercise, attempt)
-    says.append(fix.says if fix else sentence(order[1][:1].upper() + order[1][1:]) if order and order[0] == 'swapped' else nothing_back(exercise, attempt, case) or outsider(attempt))
+    order = call_order(exercise, attempt) if again and not fix else None
+    says.append(fix.says if fix else sentence(order[1][:1].upper() + order[1][1:]) if order and order[0] == 'swapped' else again and nothing_back(exercise, attempt, case) or outsider(attempt))
     passed = shapes(case.args)
     return exercise.verdict('raised', '', '\n'.join(filter(None, says)), case.label, more=f'It was called as `{exercise.call}`' + (f' with {passed}.' if passed else '.'),
                             voice='repair' if fix else '', fix=fix)

@@ -1159,7 +1159,7 @@ def misfit_shapes(exercise, # `Exercise`
         def met(k, o): return made(f'meet_({k}, lambda: A, lambda: B)', A=o.left if isinstance(o, ast.BinOp) else o.func.value, B=o.right if isinstance(o, ast.BinOp) else o.args[0])
         listening = [Edit(None, p, met(k, p.node), {}) for k, p in reversed(list(enumerate(where)))]             # the inner ones first
         with applied(*listening): code = code_of(part.tree, part.function)
-        try: quiet(1, lambda: quick(exercise, rebuilt(attempt, part, code, meet_=meet), case))
+        try: within(5, lambda: quiet(1, lambda: quick(exercise, rebuilt(attempt, part, code, meet_=meet), case)))
         except (Exception, SystemExit): pass
         else: continue
         if not heard or not all(isinstance(t, Tensor) and t.ndim == 2 for t in heard[-1][1:]): continue
