@@ -23,7 +23,7 @@ def large_verdict(exercise, attempt, n=50000): # samples
     (half, *_), (some, calls, got) = (memory_of(exercise, attempt, k) for k in (500, 1000))
     power = max(1., math.log2(some/max(half, 1))) if some > half else 1.
     guess = some*(n/1000)**power
-    if guess > exercise.limit or calls >= 1000: known, how = guess, f'reckoned from 1,000 samples, which need {some/MB:.0f} MB'
+    if guess > max(exercise.limit, 200*MB) or calls >= 1000: known, how = guess, f'reckoned from 1,000 samples, which need {some/MB:.0f} MB'
     else: (known, _, got), how = memory_of(exercise, attempt, n), 'measured'
     says = f'{known/MB:,.0f} MB beyond its inputs at n = {n:,} ({how}; {exercise.limit/MB:.0f} MB are allowed)'
     if known > exercise.limit:
