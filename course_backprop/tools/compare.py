@@ -73,13 +73,13 @@ def _tolerance(tol, dtype):
 
 def _objection(got, want, tol):
     "What is wrong with `got`, in words; None if nothing is. And its errors, where they can be computed"
-    if not _exact(want) and type(got) is type(want) and all(getattr(got, k) == getattr(want, k) for k in ('shape', 'dtype', 'layout', 'device')):
-        err = errors(got, want)
-        if err[1] <= tol: return None, err                          # never where something isn't finite: its error is inf or NaN
+    exact, alike = _exact(want), type(got) is type(want) and all(getattr(got, k) == getattr(want, k) for k in ('shape', 'dtype', 'layout', 'device'))
+    err = errors(got, want) if alike else None
+    if err and not exact and err[1] <= tol: return None, err            # never where something isn't finite: its error is inf or NaN
     says = misfit(got, want)
     if says is None and misfit(want, want): says = f'the true one is {misfit(want, want)}'
     if says: return says, (float('nan'), float('nan'))
-    err, exact = errors(got, want), _exact(want)
+    err = err or errors(got, want)
     if exact: at = _first(lambda a, b: a != b, got, want)
     elif err[1] <= tol: return None, err
     else:

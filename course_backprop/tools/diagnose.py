@@ -131,7 +131,7 @@ def find_rows(looks):
     for part, says in ((lambda l: l.want[-len(l.got):], 'last of its rows: is all of it made anew in each turn of a loop?'), (lambda l: l.want[:len(l.got)], 'first of its rows: does a loop, or a slice, end too early?'),
                        (lambda l: l.want[-1], 'last row, without the others: is all of it made anew in each turn of a loop?'), (lambda l: l.want[0], 'first row, without the others')):
         if every(odd, part): return 'missing', f'has only the {says}'
-    if every([l._replace(got=l.got.diagonal()) for l in odd if l.got.ndim == 2], lambda l: l.want) and all(l.got.ndim == 2 for l in odd):
+    if all(l.got.ndim == 2 for l in odd) and every([l._replace(got=l.got.diagonal()) for l in odd], lambda l: l.want):
         return 'shape', f'has shape {tuple(min(odd, key=by_size).got.shape)}, and what is asked for stands on its diagonal: a product of matrices pairs each with every other; here each meets its own, `*`, and then comes the sum'
 
 def find_broadcast(looks):

@@ -12,7 +12,7 @@ from functools import partial
 from torch import Tensor
 from .compare import compare
 from .diagnose import Verdict, same
-from .explain import changed, few_samples, message, own_line, raised, why
+from .explain import changed, few_samples, may_run_again, message, own_line, raised, why
 from .question import Question
 from .repair import repair
 from .run import MB, SECONDS, alike, as_it_was, copy_args, memory_of, misfit, quiet, rows, run_all, untouched, within
@@ -80,8 +80,7 @@ def judged(exercise, attempt, explain=True): # the same, where nothing is left b
 
 def failed(exercise, attempt, error, explain): # the exception it ended in
     "The `Verdict` on it; no change is sought where one may take as long, or as much memory"
-    small = not isinstance(error, (TimeoutError, MemoryError)) and 'allocate' not in message(error)
-    return raised(exercise, error, attempt, exercise.all_cases()[getattr(error, 'case', -1)], repair(exercise, attempt) if explain and small else None)
+    return raised(exercise, error, attempt, exercise.all_cases()[getattr(error, 'case', -1)], repair(exercise, attempt) if explain and may_run_again(error) else None)
 
 def sooner(exercise, attempt, error, explain): # the exception it ended in
     "The `Verdict` on an attempt that comes through all cases of the lesson's own kind, and fails in another one; None"

@@ -23,9 +23,8 @@ from functools import lru_cache, partial, reduce
 from typing import NamedTuple
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from .compare import compare
-from .run import clock, quick, quiet, run_case, tensors, within
+from .run import Watch, clock, quick, quiet, run_case, tensors, within
 
 # %% ../../nbs/tools/repair.ipynb #a073127c
 class Part(NamedTuple):
@@ -168,7 +167,9 @@ def seen_values(parts, run): # function that runs the attempt
     "What the names of each part stood for when it ended, and when it began, there with what was in its lists: two dicts by the part's name"
     codes, found, given = {p.function.__code__: p.name for p in parts}, {}, {}
     def look(frame, event, arg):
-        if event in ('call', 'return') and frame.f_code in codes: (found if event == 'return' else given)[codes[frame.f_code]] = dict(frame.f_locals) if event == 'return' else {k: (v, list(v) if type(v) is list else []) for k, v in frame.f_locals.items()}
+        if frame.f_code not in codes: return
+        if event == 'call': given[codes[frame.f_code]] = {k: (v, list(v) if type(v) is list else []) for k, v in frame.f_locals.items()}
+        if event == 'return': found[codes[frame.f_code]] = dict(frame.f_locals)
     sys.setprofile(look)
     try: run()
     except (Exception, SystemExit): pass
@@ -1001,7 +1002,7 @@ def repair(exercise,   # `Exercise`
     return Repair(cause_of(changes[0], s), told(changes), changes[0].line(), *before_after(changes), not wrong)
 
 # %% ../../nbs/tools/repair.ipynb #d212c78d
-class Results(TorchDispatchMode):
+class Results(Watch):
     "Every tensor that is computed, one after the other"
     def __init__(self): super().__init__(); self.found = []
     def __torch_dispatch__(self, f, types, args=(), kwargs=None):

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PATCHABLE', 'KEPT', 'IDLE', 'MB', 'SECONDS', 'Case', 'copy_tensor', 'copy_args', 'tensors', 'Exercise', 'call_it',
            'old_gradient', 'alike', 'list_change', 'Run', 'run_case', 'quick', 'Stopped', 'stop', 'clock', 'within',
-           'quiet', 'as_it_was', 'restore', 'empty', 'untouched', 'misfit', 'Memory', 'memory_of', 'thin', 'run_all',
-           'rows', 'first_wrong']
+           'quiet', 'as_it_was', 'restore', 'empty', 'untouched', 'misfit', 'Watch', 'Memory', 'memory_of', 'thin',
+           'run_all', 'rows', 'first_wrong']
 
 # %% ../../nbs/tools/run.ipynb #fec20d63
 import builtins, ctypes, dis, gc, io, math, os, random, sys, threading, time, tracemalloc, types, weakref
@@ -267,7 +267,12 @@ def misfit(exercise, attempt):
     if not callable(attempt): return f'is an object of type `{type(attempt).__name__}`; hand over the function itself, by its name alone, without calling it'
 
 # %% ../../nbs/tools/run.ipynb #205dba92
-class Memory(TorchDispatchMode):
+class Watch(TorchDispatchMode):
+    "Sees every operation of PyTorch's"
+    @classmethod
+    def _should_skip_dynamo(cls): return False                                  # else PyTorch loads its compiler, which takes a second
+
+class Memory(Watch):
     "Counts the bytes that live at a time beyond those of `args`, those of tensors and those Python and NumPy hold; `peak` is the most of them"
     def __init__(self, args):
         super().__init__()
@@ -276,9 +281,6 @@ class Memory(TorchDispatchMode):
         given = tensors(args).values()
         self.given = [*given, *(t.g for t in given if hasattr(t, 'g'))]         # kept, so that no new storage gets the address of an old one
         self.seen = {t.untyped_storage()._cdata for t in self.given}
-
-    @classmethod
-    def _should_skip_dynamo(cls): return False                                  # else PyTorch loads its compiler, which takes a second
 
     def __enter__(self):
         super().__enter__()
