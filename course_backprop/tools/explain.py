@@ -14,7 +14,7 @@ import ast, linecache, re, traceback
 import torch
 from torch import Tensor, nn
 from .compare import compare
-from .diagnose import UNKNOWN, Look, Suspect, Verdict, by_size, dense, entries, explain, find_uniform, find_where, gives, same
+from .diagnose import UNKNOWN, Look, Suspect, Verdict, by_size, dense, entries, explain, find_scaled, find_spread, find_uniform, find_where, gives, same
 from .repair import FEW, astray, call_order, codes, in_letters, misfit_shapes, repair, seen_at, seen_values, source_of, text
 from .run import alike, copy_args, first_wrong, quick, quiet, run_all, tensors, within
 
@@ -176,7 +176,7 @@ def outsider(attempt):
 def raised(exercise, error, attempt, case, fix=None): # the exception and where it came from; a `Repair` or None
     "The `Verdict` on an attempt that ended in an error"
     again = may_run_again(error)
-    letters, other = again and misfit_shapes(exercise, attempt) or ('', None)
+    letters, other = again and misfit_shapes(exercise, attempt, [case]) or ('', None)
     if other:                                                       # the same error, in the case that is shown
         try: within(5, lambda: quick(exercise, attempt, other))
         except Exception as e: error, case = e, other
@@ -406,8 +406,8 @@ def speak(exercise, attempt, name, three, raw, seen, seeded, these, order): # ru
     if related == UNKNOWN or all(compare(name, l.got, l.want, l.tol).ok for l in seen):
         twice = [seeded(0)[0][k] for k in these] if left_over(runs, again, third, name) else []
         if twice: related = left_over(runs, again, third, name) if all(map(in_all, again, filled(twice, name))) else NOT_TWICE
-    uniform = find_uniform(seen) if related == UNKNOWN else None
-    if uniform: related = depends(exercise, attempt, name, these) or uniform
+    uniform = find_spread(seen) or find_uniform(seen) if related == UNKNOWN else None
+    if uniform: related = uniform if ' the true gradient over ' in uniform[1] else depends(exercise, attempt, name, these) or uniform
     if related[0] == 'not-finite': related = 'not-finite', (find_where(seen) or related)[1]
     weak = related == UNKNOWN or 'has shape' in related[1] or related[0] == 'not-finite' and 'only where' not in related[1]
     sure = not weak and related[0] != 'swapped'
@@ -421,6 +421,7 @@ def speak(exercise, attempt, name, three, raw, seen, seeded, these, order): # ru
     if related == UNKNOWN: related = depends(exercise, attempt, name, these) or find_where(seen) or related
     place = astray(exercise, attempt) if related == UNKNOWN else None
     if place: return 'swapped', f'is wrong: {place}', 'place', None
+    if related == UNKNOWN: related = find_scaled(seen) or related
     return *related, '' if related == UNKNOWN else 'relation', None
 
 # %% ../../nbs/tools/explain.ipynb #397411a5
