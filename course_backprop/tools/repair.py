@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from .compare import compare
 from .diagnose import UNKNOWN, Look, explain, find_spread, find_where
-from .run import Watch, clock, quick, quiet, run_case, tensors, within
+from .run import Watch, clock, copy_args, quick, quiet, run_case, tensors, within
 
 # %% ../../nbs/tools/repair.ipynb #a073127c
 class Part(NamedTuple):
@@ -394,7 +394,7 @@ def is_value(place):
     if isinstance(node, NO_VALUES): return False
     if isinstance(above, (ast.Assign, ast.AugAssign, ast.Return, ast.For)): return place.field in ('value', 'iter')
     if isinstance(above, ast.BinOp): return not isinstance(above.op, (ast.Mult, ast.Div)) or isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub))
-    if isinstance(above, ast.Call): return place.field == 'args' and (not isinstance(above.func, ast.Name) or above.func.id in ('sum', 'abs')) and not isinstance(place.stmt, ast.Expr)
+    if isinstance(above, ast.Call): return place.field == 'args' and (not isinstance(above.func, ast.Name) or above.func.id not in KEEP + ['float', 'int']) and not isinstance(place.stmt, ast.Expr)
     if isinstance(above, ast.Attribute): return above.attr in ('sum', 'mean', 'exp') or isinstance(node, (ast.BinOp, ast.Call)) and not above.attr.endswith('_')
     return isinstance(above, (ast.Tuple, ast.Compare))
 
@@ -534,6 +534,9 @@ def other_brackets(place, scope):
         new = changed_node(inner, **{side: getattr(inner, side), other: changed_node(o, **{side: getattr(inner, other)})})
         before, after = text(o), text(new)
         mask = side == 'left' and isinstance(inner.op, ast.Mult) and any(isinstance(k, ast.Compare) for k in (inner.left, inner.right))
+        deep = inner.right if side == 'left' and isinstance(inner.op, (ast.Add, ast.Sub)) else None          # s + x*1 - s for s + x*(1 - s)
+        if isinstance(deep, ast.BinOp) and isinstance(deep.op, ast.Mult) and isinstance(o.op, (ast.Add, ast.Sub)):
+            yield changed_node(inner, right=changed_node(deep, right=changed_node(o, left=deep.right))), dict(more='brackets are missing')
         if before != after: yield new, dict(more=f'`{text(inner)}`, a mask times a number, is float32 and loses digits' if mask else 'brackets are missing' if after.count('(') > before.count('(') else 'the brackets take in too much', cause='dtype' if mask else 'factor' if isinstance(o.op, ast.Div) or isinstance(inner.op, ast.Div) else 'swapped')
 
 def products(kind, place, scope):
@@ -628,7 +631,10 @@ def other_call(place, scope):
 def other_unpacking(place, scope):
     "Names that are taken out of a tuple in another order"
     o = place.node
-    if not isinstance(o, ast.Assign) or not isinstance(o.targets[0], ast.Tuple) or isinstance(o.value, ast.Tuple): return
+    if not isinstance(o, ast.Assign) or not isinstance(o.targets[0], ast.Tuple): return
+    if isinstance(o.value, ast.Tuple): # what stands on the right
+        if len(o.value.elts) == 2: yield (new := changed_node(o, value=ast.Tuple(o.value.elts[::-1], ast.Load()))), dict(more=f'the two have to change places: `{text(new)}`', cause='swapped')
+        return
     names = o.targets[0].elts
     half = len(names)//2
     turns = [[k for pair in zip(range(half), range(half, 2*half)) for k in pair], [*range(0, 2*half, 2), *range(1, 2*half, 2)]] if len(names) == 2*half > 2 else []
@@ -780,7 +786,7 @@ class Edit(NamedTuple):
         words = {k: text(v) for k, v in self.words.items()}
         says = (self.words.get('says') or self.row.says).format(**{**words, 'old': text(self.place.node), 'new': shown, 'plain': text(new)})
         again = isinstance(self.place.node, ast.Name) and sum(isinstance(o, ast.Name) and o.id == self.place.node.id for o in ast.walk(self.place.stmt)) > 1
-        return f'in `{text(above)}` {says}' if again and isinstance(above, (ast.BinOp, ast.Call, ast.Attribute)) and not callable(self.row.how) else says
+        return f'in `{text(above)}` {says}' if again and isinstance(above, (ast.BinOp, ast.Call, ast.Attribute, ast.Subscript)) and not callable(self.row.how) else says
 
 def edits(where, scopes): # `Place`s; a `Scope` for each part, by its name
     "All edits, row by row"
@@ -918,6 +924,14 @@ class Search:
             wrong |= now
         return wrong
 
+    def unmade(self, attempt):
+        "Does it need a `.g` that was there before, where the attempt as it is makes one?"
+        def fails(attempt):
+            try: quiet(1, lambda: self.exercise.run(attempt, copy_args(self.cases[0].args), list(self.cases[0].want)))
+            except AttributeError as e: return "no attribute 'g'" in str(e)
+            except (Exception, SystemExit): pass
+        return fails(attempt) and not fails(self.attempt)
+
     def trial(self, changes):
         "Try some edits together"
         self.tried += 1
@@ -931,6 +945,7 @@ class Search:
             fewer = next((o for k in range(len(changes)) if self.still_wrong(edited(self.attempt, *(o := changes[:k] + changes[k+1:]))) == wrong), None)
             if fewer: return self.trial(fewer)
         if wrong is None: self.near.append((sum(near), changes))
+        elif self.unmade(new): self.near.append((sum(near), changes))
         elif not wrong or not ('acts' in self.cases[0].args or any(e.row.how == 'E → Q' for e in changes)): self.found.append((bool(wrong), changes))
 
     def done(self): return self.tried >= self.trials or any(not wrong for wrong, _ in self.found)
@@ -1122,8 +1137,8 @@ def astray(exercise, attempt): # `Exercise`; a wrong attempt
             if not right_with(place, k): continue
             how = as_it_should_be(s, place, [mine_in(j)[id(place.node)] for j in range(len(s.cases))], [results(j)[k] for j in range(len(s.cases))])
             came = [o.lineno for o in ast.walk(place.part.tree) if isinstance(o, (ast.Assign, ast.AugAssign)) and text(place.node) in map(text, getattr(o, 'targets', None) or [o.target]) and o.lineno < place.node.lineno]
-            return f'in line {place.node.lineno} `{text(place.node)}`' + (f', made in line {came[-1]},' if came else '') + (f' {how}. With the right one there {what} is right' if how else
-                    f' has not the value that it should have there; with it {what} is right. Look at ' + (f'line {came[-1]}, and at what it is made from' if came else 'it, and at what it is made from'))
+            return f'in line {place.node.lineno}, `{text(place.node)}`' + (f' (made in line {came[-1]})' if came else '') + (f' {how}; with the right one there, {what} is right' if how else
+                    f' has the wrong value; with the right one there, {what} is right. Look at ' + (f'line {came[-1]}, and at what it is made from' if came else 'it, and at what it is made from'))
         except (Exception, SystemExit): continue
 
 # %% ../../nbs/tools/repair.ipynb #5b622dd2
