@@ -241,7 +241,7 @@ def find_spread(looks):
     if not all(dense(l.got) and l.got.shape == l.want.shape and l.want.ndim and l.want.is_floating_point() for l in looks): return
     for (f, where, of, each), how in itertools.product(SPREADS, (torch.sum, torch.mean)):
         if every(looks, lambda l: f(l.want, how).expand(l.want.shape)):
-            return 'missing', f'has in {where} the {how.__name__} of the true gradient over {of}: it was added up over all of them, where each {each} keeps its own'
+            return 'missing' if each == 'entry' else 'shape', f'has in {where} the {how.__name__} of the true gradient over {of}: it was added up over all of them, where each {each} keeps its own'
 
 def find_short(looks):
     "Right as far as it goes, and what lies beyond is 0"

@@ -12,10 +12,10 @@ __all__ = ['STEADY', 'WORKS', 'TABLE', 'PRODUCTS', 'NO_VALUES', 'COUNT', 'GONE',
            'missing_part', 'other_operator', 'other_brackets', 'products', 'meets', 'bare', 'other_reduction',
            'other_function', 'other_arguments', 'other_index', 'other_call', 'other_unpacking', 'other_number',
            'with_dtype', 'renamed', 'aimed', 'other_parameters', 'simple', 'other_block', 'in_turns', 'moved',
-           'one_more', 'registered', 'Edit', 'edits', 'idles', 'is_one', 'idle', 'applied', 'edited', 'nearness',
-           'grouped', 'together', 'Search', 'cause_of', 'Repair', 'all_of_them', 'capital', 'told', 'before_after',
-           'silent', 'repair', 'Results', 'as_it_should_be', 'astray', 'Heard', 'each', 'codes', 'Call', 'calls_of',
-           'call_order', 'in_letters', 'they_meet', 'misfit_shapes']
+           'one_more', 'registered', 'Edit', 'edits', 'idles', 'cancels', 'is_one', 'idle', 'applied', 'edited',
+           'nearness', 'grouped', 'together', 'Search', 'cause_of', 'Repair', 'all_of_them', 'capital', 'told',
+           'before_after', 'silent', 'repair', 'Results', 'as_it_should_be', 'astray', 'Heard', 'each', 'codes', 'Call',
+           'calls_of', 'call_order', 'in_letters', 'they_meet', 'misfit_shapes']
 
 # %% ../../nbs/tools/repair.ipynb #d88fe821
 import ast, copy, dis, inspect, itertools, linecache, math, re, sys, types, warnings
@@ -384,7 +384,7 @@ def fits(letter, place, node, scope):
             'O': lambda: is_value(place) and (isinstance(above.op, ast.MatMult) if isinstance(above, ast.BinOp) else not isinstance(above, ast.Call) or name_of(above) in PRODUCTS),
             'E': lambda: is_value(place) and isinstance(node, (ast.Call, ast.BinOp, ast.UnaryOp, ast.Subscript))}.get(letter, lambda: True)()
 
-def within_comparison(place): return any(isinstance(o, ast.Compare) for o in place.above)
+def within_comparison(place): return any(isinstance(o, ast.Compare) or isinstance(o, ast.Call) and name_of(o) in ('isclose', 'allclose') for o in place.above)
 
 PRODUCTS = 'mm', 'matmul', 'einsum', 'dot'
 NO_VALUES = ast.Constant, ast.Tuple, ast.List, ast.Lambda, ast.Slice, ast.Starred
@@ -440,6 +440,7 @@ def sensible(how, place, new, words, scope):
     if how.startswith('T = Y'): return scope.nothing                                            # nothing has come back so far
     if how.startswith(('B - A', 'A + B', 'A - B')) and is_bound(place): return False                # a number of rows has no sign
     if how == 'P → P[:, None]': return getattr(scope.value(dotted(place.node)), 'ndim', 0) == 1
+    if how.startswith(('S → 2*', 'S → S/', 'S → S*', 'S → -S')) and within_comparison(place): return False       # a factor there is seldom meant
     if how in ('S → 2*S', 'S → S/2'): return not is_count(place.node) and text(place.node) not in scope.whole        # nobody forgets the 2 of a number of samples
     if how.startswith('B - A'): return not isinstance(words['B'], ast.Constant)                 # 1 - p is seldom meant to be p - 1
     if how == 'T = A → T.copy_(A)': return not isinstance(words['T'], ast.Subscript)            # a list keeps what is put into it
@@ -488,7 +489,7 @@ def written(how, place, scope): # as in `Row`
 
 # %% ../../nbs/tools/repair.ipynb #3b0a4e31
 GONE = [(k, re.compile(v)) for k, v in {                 # the first that is found in what is gone; of a tensor of 0s and 1s it is a gate
-    'wrong-mask': r'^\*?\(.*[<>=]', 'sign': r'^ ?- ?$', 'mean-for-sum': r'^/(len\(|.*numel|.*shape\[0\]|.*size\(0)', 'sum-for-mean': r'^\*?(len\(|[\w.]*numel|[\w.]*shape\[0\])|\*(len\(|.*numel)',
+    'wrong-mask': r'^[*+-]? ?([\d.]+\*)?\(.*[<>=]', 'sign': r'^ ?- ?$', 'mean-for-sum': r'^/(len\(|.*numel|.*shape\[0\]|.*size\(0)', 'sum-for-mean': r'^\*?(len\(|[\w.]*numel|[\w.]*shape\[0\])|\*(len\(|.*numel)',
     'factor': r'^[-+*/ ]*[\d.]+[*/]?$|shape\[', 'shape': r'\.(sum|mean|squeeze|unsqueeze|reshape|view|flatten)\(', 'dtype': r'^\.?(float(?!\([\'"])|double|half|item|numpy|tolist|int|round)\b',
     'transposed': r'\.(t\(|T$|mT)', 'missing': r'detach', 'changed-input': r'_\('}.items()]
 
@@ -807,6 +808,10 @@ def idles(e):
     before = turns()
     with applied(e): return before and not turns()
 
+def cancels(e):
+    "Does it make a difference of two equal things?"
+    with applied(e): return any(isinstance(o, ast.BinOp) and isinstance(o.op, ast.Sub) and text(o.left) == text(o.right) for o in (*e.place.above, e.new))
+
 def is_one(o): return isinstance(o, ast.Constant) and o.value == 1
 
 def idle(new, place):
@@ -935,6 +940,7 @@ class Search:
     def trial(self, changes):
         "Try some edits together"
         self.tried += 1
+        if any(map(cancels, changes)): return
         new = edited(self.attempt, *changes)
         if new is None: return
         near = self.near_to(new)
