@@ -489,7 +489,7 @@ def written(how, place, scope): # as in `Row`
 
 # %% ../../nbs/tools/repair.ipynb #3b0a4e31
 GONE = [(k, re.compile(v)) for k, v in {                 # the first that is found in what is gone; of a tensor of 0s and 1s it is a gate
-    'wrong-mask': r'^[*+-]? ?([\d.]+\*)?\(.*[<>=]', 'sign': r'^ ?- ?$', 'swapped': r'^[-+] .', 'mean-for-sum': r'^/(len\(|.*numel|.*shape\[0\]|.*size\(0)', 'sum-for-mean': r'^\*?(len\(|[\w.]*numel|[\w.]*shape\[0\])|\*(len\(|[\w.]*numel)',
+    'wrong-mask': r'^[*+-]? ?([\d.]+\*)?\(.*[<>=]', 'sign': r'^ ?- ?$', 'swapped': r'^[-+] .*[a-z(]', 'mean-for-sum': r'^/(len\(|.*numel|.*shape\[0\]|.*size\(0)', 'sum-for-mean': r'^\*?(len\(|[\w.]*numel|[\w.]*shape\[0\])|\*(len\(|[\w.]*numel)',
     'factor': r'^[-+*/ ]*[\d.]+[*/]?$|shape\[', 'shape': r'\.(sum|mean|squeeze|unsqueeze|reshape|view|flatten)\(', 'dtype': r'^\.?(float(?!\([\'"])|double|half|item|numpy|tolist|int|round)\b',
     'transposed': r'\.(t\(|T$|mT)', 'missing': r'detach', 'changed-input': r'_\('}.items()]
 
