@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'FAR', 'far_logits', 'classes', 'class_cases', 'down', 'one_hot', 'over_n', 'by_links',
-           'softmax_cases', 'smooth_loss', 'smooth_cases', 'C', 'bce', 'bce_cases', 'bits', 'temperature_cases',
-           'cooled']
+           'softmax_cases', 'smooth_loss', 'smooth_cases', 'C', 'bce', 'bce_cases', 'bits', 'kept_away',
+           'temperature_cases', 'warmed', 'cooled', 'number_or_0']
 
 # %% ../../nbs/exercises/cross_entropy.ipynb #ce12e0002
 import math
@@ -132,6 +132,16 @@ TASKS += [Exercise('softmax_backward', 'softmax_backward(inp, out)', softmax_cas
     ('swapped', 'the sum runs over the samples too; each has a mean of its own', sets_inp(lambda inp, out: out*(out.g - (out*out.g).sum()))),
     ('swapped', 'the sum runs over the samples; it is the classes of one sample that share', sets_inp(lambda inp, out: out*(out.g - (out*out.g).sum(0)))),
     ('swapped', 'the table is made of what softmax put out, not of what went in', sets_inp(lambda inp, out: inp*(out.g - down(inp*out.g)))),
+    ('missing', 'this is what comes through the sum below the line alone; each class has its own e^u besides', sets_inp(lambda inp, out: -out*down(out*out.g))),
+    ('swapped', 'in the sum each out.g counts by the p of its own class, Σ out·out.g, not by the p of the class that it goes to', sets_inp(lambda inp, out: out*(out.g - out*down(out.g)))),
+    ('swapped', 'the rows of the table were summed before what arrives was multiplied in, and each of these sums is 0', sets_inp(lambda inp, out: out*(1 - down(out))*out.g)),
+    ('missing', 'this is the diagonal of the table, p(1 − p), without its p, and without the other entries', sets_inp(lambda inp, out: out.g*(1 - out))),
+    ('missing', 'the sum is taken off whole from every class; each gives its share of it, `out` times the sum', sets_inp(lambda inp, out: out*out.g - down(out*out.g))),
+    ('swapped', 'softmax was applied to what arrives. The way back is out ⊙ (out.g − Σ out·out.g), with the `out` of the forward pass', sets_inp(lambda inp, out: out.g.softmax(1))),
+    ('swapped', 'e^u was taken for the probabilities: it still has to be divided by its sum, which is what `out` is', sets_inp(lambda inp, out: inp.exp()*(out.g - down(inp.exp()*out.g)))),
+    ('swapped', 'the largest of out.g was taken off; what is taken off is the mean, each class weighted by its probability', sets_inp(lambda inp, out: out*(out.g - out.g.amax(1, keepdim=True)))),
+    *[('swapped', 'that is the form of p − y, softmax together with the logarithm. Here softmax stands alone, and what arrives is multiplied in', sets_inp(f)) for f in (lambda inp, out: out - out.g, lambda inp, out: out.g - out)],
+    ('swapped', 'softmax and the sum run over the samples; it is the classes of one sample that share', sets_inp(lambda inp, out: (p := inp.softmax(0))*(out.g - (p*out.g).sum(0)))),
     ])]
 
 # %% ../../nbs/exercises/cross_entropy.ipynb #ce12e0011
@@ -154,6 +164,13 @@ TASKS += [Exercise('cross_entropy_grad', 'cross_entropy_grad(inp, targ)', class_
     ('swapped', 'the *logarithms* of the probabilities, where the probabilities belong', sets_inp(lambda inp, targ: (inp.log_softmax(1) - one_hot(inp, targ))/len(inp))),
     ('swapped', 'each logit has a probability of its own here (sigmoid), but the classes of a sample share one: softmax', sets_inp(lambda inp, targ: (inp.sigmoid() - one_hot(inp, targ))/len(inp))),
     ('missing', 'this is −y/p, the gradient of the probabilities; it still has to go back through softmax', over_n(lambda p, y: -y/p)),
+    *[('swapped', 'the logits were cut at a limit, which changes the probabilities beyond it. Take the maximum of each row away instead: that changes none', sets_inp(lambda inp, targ, low=low, high=high: (inp.clamp(low, high).softmax(1) - one_hot(inp, targ))/len(inp)))
+      for high in (10, 20, 30, 50, 80, 88, 100, 500, 700, 709) for low in (-high, None)],
+    ('swapped', 'that is the gradient of squared errors of the probabilities, through softmax', over_n(lambda p, y: 2*p*(p - y - down(p*(p - y))))),
+    ('swapped', 'that is the gradient of squared errors of the probabilities, as if each were made by a sigmoid', over_n(lambda p, y: 2*(p - y)*p*(1 - p))),
+    ('swapped', 'p(1 − p) is a factor too many: with the logarithm, p − y has gone back through softmax already', over_n(lambda p, y: (p - y)*p*(1 - p))),
+    ('swapped', 'p − y has gone back through softmax already; here it has done so twice', over_n(lambda p, y: p*(p - y - down(p*(p - y))))),
+    ('missing', 'e^u is not yet a probability: it still has to be divided by the sum of its row', sets_inp(lambda inp, targ: ((inp - inp.amax(1, keepdim=True)).exp() - one_hot(inp, targ))/len(inp))),
     *by_links()])]
 
 # %% ../../nbs/exercises/cross_entropy.ipynb #ce12e0012
@@ -180,6 +197,19 @@ TASKS += [Exercise('label_smoothing_grad', 'label_smoothing_grad(inp, targ, eps)
     ('swapped', 'the probabilities were smoothed, not the targets', over_n(lambda p, y, eps: (1 - eps)*p + eps/C(y) - y)),
     ('factor', 'the whole gradient was multiplied with 1 − ε', over_n(lambda p, y, eps: (1 - eps)*(p - y))),
     ('swapped', 'ε is given, and need not be 0.1', over_n(lambda p, y, eps: p - .9*y - .1/C(y))),
+    ('missing', 'in the uniform part p is missing: targets of 1/c have the gradient p − 1/c', over_n(lambda p, y, eps: (1 - eps)*(p - y) - eps/C(y))),
+    ('sign', 'ε/c is taken off, not added: it belongs to the targets. And in the uniform part p is missing', over_n(lambda p, y, eps: (1 - eps)*(p - y) + eps/C(y))),
+    ('sign', 'ε/c is taken off, not added: it belongs to the targets', over_n(lambda p, y, eps: p - (1 - eps)*y + eps/C(y))),
+    ('factor', 'each of the other classes has ε here, and the right one 1 − ε; but all c share ε, the right one too: ε/c and 1 − ε + ε/c', over_n(lambda p, y, eps: p - torch.where(y > 0, 1 - eps, eps))),
+    ('missing', 'the right class has 1 − ε; it too gets its ε/c', over_n(lambda p, y, eps: p - torch.where(y > 0, 1 - eps, eps/C(y)))),
+    ('missing', 'the right class keeps 1 − ε/c here. It gives away ε, and gets ε/c: 1 − ε + ε/c', over_n(lambda p, y, eps: p - torch.where(y > 0, 1 - eps/C(y), eps/C(y)))),
+    ('missing', 'the right class alone has its target, 1 − ε + ε/c; each of the others has ε/c', over_n(lambda p, y, eps: p - y*(1 - eps + eps/C(y)))),
+    *[('swapped', 'the targets were raised, and divided by their sum; here the right class gives away just ε: (1 − ε)·y + ε/c', over_n(lambda p, y, eps, more=more: p - (y + more(eps, y))/down(y + more(eps, y)))) for more in (lambda eps, y: eps, lambda eps, y: eps/C(y), lambda eps, y: eps/(C(y) - 1))],
+    ('swapped', 'a number was added to every gradient. Of p the targets are taken off: (1 − ε)·y + ε/c', over_n(lambda p, y, eps: p - y + eps)),
+    ('swapped', 'a number was added to every gradient. Of p the targets are taken off: (1 − ε)·y + ε/c', over_n(lambda p, y, eps: p - y + eps/C(y))),
+    ('factor', 'the uniform part is a mean over the c classes, p − 1/c; here it is c times that', over_n(lambda p, y, eps: (1 - eps)*(p - y) + eps*(C(y)*p - 1))),
+    ('swapped', 'two classes share ε here, half each; there are c of them', over_n(lambda p, y, eps: p - (1 - eps)*y - eps/2)),
+    ('swapped', 'ε was divided by the number of samples; it is shared by the c classes', over_n(lambda p, y, eps: p - (1 - eps)*y - eps/len(p))),
     *by_links(lambda y, eps: (1 - eps)*y + eps/C(y))])]
 
 # %% ../../nbs/exercises/cross_entropy.ipynb #ce12e0013
@@ -194,6 +224,13 @@ def bce_cases():
             yield case._replace(label=case.label + (', some far out' if far else ''), args=dict(inp=inp, targ=targ))
 
 def bits(f): return sets_inp(lambda inp, targ: f(inp.sigmoid(), targ[:, None], len(inp)))       # function of p, y and n
+
+def kept_away(little): # to three attempts
+    "The two slopes multiplied as numbers, with something done against a division by 0"
+    def cut(p, y, n): return slopes(p.clamp(little, 1 - little), y)*p*(1 - p)/n
+    def all_cut(p, y, n): return cut(p.clamp(little, 1 - little), y, n)
+    def slopes(p, y, more=0): return (1 - y)/(1 - p + more) - y/(p + more)
+    return map(bits, (cut, all_cut, lambda p, y, n: slopes(p, y, little)*p*(1 - p)/n, lambda p, y, n: (p - y)/(p*(1 - p)).clamp(min=little)*p*(1 - p)/n, lambda p, y, n: (p - y)/(p*(1 - p) + little)*p*(1 - p)/n))
 
 TASKS += [Exercise('binary_cross_entropy_grad', 'binary_cross_entropy_grad(inp, targ)', bce_cases, right=bits(lambda p, y, n: (p - y)/n),
     meaning='p − y once more. It is softmax with two classes, one of whose logits is held at 0.',
@@ -213,6 +250,15 @@ TASKS += [Exercise('binary_cross_entropy_grad', 'binary_cross_entropy_grad(inp, 
     *(('not-finite', 'far from 0 p has become exactly 0 or 1, and something is divided by it: multiply the two slopes on paper first', bits(f)) for f in (
         lambda p, y, n: ((1 - y)/(1 - p) - y/p)*p*(1 - p)/n, lambda p, y, n: torch.where(y > 0, -1/p, 1/(1 - p))*p*(1 - p)/n)),
     ('not-finite', 'e^1000 is more than a float can hold, and ∞/∞ is no number', sets_inp(lambda inp, targ: (inp.exp()/(1 + inp.exp()) - targ[:, None])/len(inp))),
+    *[('sign', 'both halves pull the same way here. −log(1 − p) has the slope +1/(1 − p): the slope of 1 − p is −1, which turns the sign', bits(f)) for f in (lambda p, y, n: -(y/p + (1 - y)/(1 - p))*p*(1 - p)/n, lambda p, y, n: (y*(p - 1) - (1 - y)*p)/n)],
+    ('missing', 'only the samples with y = 1 get something; −log(1 − p) has a slope too. And where p has become exactly 0, it can\'t be divided by: multiply the two slopes on paper first', bits(lambda p, y, n: -y/p*p*(1 - p)/n)),
+    ('missing', 'this is how p moves with the logit, p(1 − p); the slope of the loss in p belongs to it, and there the targets come in', bits(lambda p, y, n: p*(1 - p)/n)),
+    ('missing', 'the targets are missing: p − y', bits(lambda p, y, n: p/n)),
+    ('swapped', 'that is the loss of each sample, not its gradient', bits(lambda p, y, n: -(y*p.log() + (1 - y)*(1 - p).log())/n)),
+    ('swapped', 'that is the loss of each sample, not its gradient', sets_inp(lambda inp, targ: F.binary_cross_entropy_with_logits(inp, targ[:, None], reduction='none')/len(inp))),
+    ('missing', 'the slope of the sigmoid is p(1 − p): here 1 − p is missing', bits(lambda p, y, n: (p - y)/(p*(1 - p))*p/n)),
+    ('missing', 'the slope of the sigmoid is p(1 − p): here p is missing', bits(lambda p, y, n: (p - y)/(p*(1 - p))*(1 - p)/n)),
+    *[('missing', 'keeping p away from 0 and 1, or what stands below the line away from 0, changes the gradient far out: multiply the two slopes on paper first, and nothing is left below the line', f) for little in (1e-15, 1e-12, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6) for f in kept_away(little)],
     ])]
 
 # %% ../../nbs/exercises/cross_entropy.ipynb #ce12e0015
@@ -224,10 +270,17 @@ def temperature_cases():
             want, = true_grads(lambda t: F.cross_entropy(inp/t, targ), torch.tensor(tau, dtype=torch.float64))
             yield Case(label(inp.dtype, n=n, c=i) + f', tau = {tau}', dict(inp=inp, targ=targ, tau=tau), dict(result=want), dict(n=n, c=i))
 
+def warmed(f): return lambda inp, targ, tau: f((inp*tau).softmax(1) - one_hot(inp, targ), inp, tau, len(inp))
+
 def cooled(f, g=lambda p, y: p - y): # function of p − y, u, tau, n
     return lambda inp, targ, tau: f(g((inp/tau).softmax(1), one_hot(inp, targ)), inp, tau, len(inp))
 
-TASKS += [Exercise('temperature_grad', 'temperature_grad(inp, targ, tau)', temperature_cases, run=number, asks='a number',
+def number_or_0(attempt, args, names):
+    "The same, with 0 for what is nothing but rounding"
+    got = number(attempt, args, names)['result']
+    return dict(result=got*(got.abs() > 1e-13) if isinstance(got, torch.Tensor) and got.ndim == 0 else got)
+
+TASKS += [Exercise('temperature_grad', 'temperature_grad(inp, targ, tau)', temperature_cases, run=number_or_0, asks='a number',
     right=cooled(lambda d, u, t, n: -(d*u).sum()/(t*t*n)),
     meaning='One number for all: every logit of every sample is divided by the same τ, so everything that comes back is summed.',
     hints=('The chain has two links: from τ to z = u/τ, and from z to the loss. You know the gradient of z. How fast does one z move with τ?',
@@ -239,9 +292,15 @@ TASKS += [Exercise('temperature_grad', 'temperature_grad(inp, targ, tau)', tempe
     ('factor', 'the slope of 1/τ is −1/τ², which is missing', cooled(lambda d, u, t, n: -(d*u).sum()/n)),
     ('swapped', 'the slope of u/τ has u in it, not u/τ: one τ too much', cooled(lambda d, u, t, n: -(d*u).sum()/(t**3*n))),
     ('swapped', 'p is the softmax of u/τ, not of u', lambda inp, targ, tau: -((inp.softmax(1) - one_hot(inp, targ))*inp).sum()/(tau*tau*len(inp))),
-    ('missing', 'u is missing: z = u/τ moves with τ in proportion to u', cooled(lambda d, u, t, n: -d.sum()/(t*t*n))),
+    ('missing', 'the sum of p − y over the classes is always 0. z = u/τ moves with τ by −u/τ², so u has to be multiplied in before the sum', cooled(lambda d, u, t, n: -d.sum()/(t*t*n))),
     ('missing', 'only the logit of the right class counts here; τ moves all of them', cooled(lambda d, u, t, n: -(d*u).sum()/(t*t*n), lambda p, y: (p - 1)*y)),
     ('missing', 'the probabilities are missing in p − y', cooled(lambda d, u, t, n: -(d*u).sum()/(t*t*n), lambda p, y: -y)),
     ('missing', 'the right class is missing in p − y', cooled(lambda d, u, t, n: -(d*u).sum()/(t*t*n), lambda p, y: p)),
     ('factor', 'the mean over the classes, where their sum is asked for: the mean of the loss is over the n samples only', cooled(lambda d, u, t, n: -(d*u).mean()/(t*t))),
+    ('sign', 'the slope of 1/τ is −1/τ²: the minus and one τ are missing', cooled(lambda d, u, t, n: (d*u).sum()/(t*n))),
+    ('sign', 'the slope of 1/τ is −1/τ², which is missing', cooled(lambda d, u, t, n: (d*u).sum()/n)),
+    ('sign', 'a larger τ makes u/τ smaller: the slope of u/τ is −u/τ². Here the minus is missing, and one τ is too much', cooled(lambda d, u, t, n: (d*u).sum()/(t**3*n))),
+    *[('swapped', 'the logits are divided by τ, not multiplied with it', warmed(f)) for f in (lambda d, u, t, n: (d*u).sum()/n, lambda d, u, t, n: -(d*u).sum()/(t*t*n), lambda d, u, t, n: -(d*u).sum()/(t*n), lambda d, u, t, n: -(d*u).sum()/n)],
+    *[('swapped', 'p is the softmax of u/τ, not of u; and the slope of u/τ in τ is −u/τ²', lambda inp, targ, tau, by=by: ((inp.softmax(1) - one_hot(inp, targ))*inp).sum()*by(tau)/len(inp)) for by in (lambda t: t**-2, lambda t: -1/t, lambda t: 1/t, lambda t: -1, lambda t: 1)],
+    *[('swapped', 'τ does not scale the loss: it stands inside, and each p moves with it. The chain goes from τ to z = u/τ, and from z to the loss', lambda inp, targ, tau, by=by: F.cross_entropy(inp/tau, targ)*by(tau)) for by in (lambda t: -1/t, lambda t: -1/t**2, lambda t: 1/t, lambda t: 1)],
     ])]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'batch_norm', 'HINTS', 'sizes', 'centre', 'mean_cases', 'layer_norm', 'norm_cases', 'less',
-           'norm_grad', 'suspects', 'rms_norm', 'rms_grad', 'one_line_cases', 'mean1', 'run_pair', 'stats_after',
-           'running_cases']
+           'norm_grad', 'beside', 'forward_slips', 'shares', 'suspects', 'rms_norm', 'rms_grad', 'one_line_cases',
+           'mean1', 'run_pair', 'stats_after', 'running_cases']
 
 # %% ../../nbs/exercises/norm.ipynb #e1360002
 from functools import partial
@@ -80,7 +80,10 @@ TASKS += [Exercise('mean_subtract_grad', 'mean_subtract_grad(inp, out)', mean_ca
     ('swapped', 'that is the input less its mean; what goes back is made from what arrives, `out.g`', sets_inp(lambda inp, out: centre(inp))),
     ('sum-for-mean', 'the sum of the row was taken off, where its mean belongs', sets_inp(lambda inp, out: out.g - out.g.sum(1, keepdim=True))),
     ('missing', 'only the way through the mean is there; each number also stands in its own y', sets_inp(lambda inp, out: -out.g.mean(1, keepdim=True).expand_as(inp).clone())),
-    ('factor', 'each number moves its own y by 1 − 1/c, and the others by −1/c', sets_inp(lambda inp, out: out.g*(1 - 1/inp.shape[1]))),
+    *[('factor', 'each number moves its own y by 1 − 1/c, and the others by −1/c', sets_inp(lambda inp, out, by=by: out.g*by(inp.shape[1]))) for by in (lambda c: 1 - 1/c, lambda c: -1/c, lambda c: 1/c)],
+    ('missing', 'a number was taken off from out.g, the same whatever arrives: the mean that is taken off is that of *out.g*', sets_inp(lambda inp, out: out.g - 1/inp.shape[1])),
+    ('swapped', 'the mean of the others was taken off; each number is in the mean of its row too', sets_inp(lambda inp, out: out.g - (out.g.sum(1, keepdim=True) - out.g)/(inp.shape[1] - 1))),
+    ('swapped', 'the sum of the others was taken off, divided by c; each number is in the mean of its row too', sets_inp(lambda inp, out: out.g - (out.g.sum(1, keepdim=True) - out.g)/inp.shape[1])),
     ])]
 
 # %% ../../nbs/exercises/norm.ipynb #e1360009
@@ -101,19 +104,51 @@ def norm_cases(f, *params): # forward function; 'gamma', or 'gamma' and 'beta'
 def less(g_hat, h, s, dim): # x.g for ĝ, x̂ and σ
     return (g_hat - g_hat.mean(dim, keepdim=True) - h*(g_hat*h).mean(dim, keepdim=True))/s
 
-def norm_grad(dim, inp=lambda g, h, s, dim, gamma: less(g*gamma, h, s, dim), gamma=lambda g, h: g*h, beta=lambda g, h: g, over=None, correction=0, root=True, small=torch.sum):
+def norm_grad(dim, inp=lambda g, h, s, dim, gamma: less(g*gamma, h, s, dim), gamma=lambda g, h: g*h, beta=lambda g, h: g, over=None, correction=0, sigma=lambda var, eps: (var + eps).sqrt(), hat=lambda d, s, x, out: d/s, centred=True, small=torch.sum):
     "A gradient function; its arguments make it a wrong one"
     def attempt(x, out, w, b, eps):
         at = dim if over is None else over
-        d = x - x.mean(at, keepdim=True)
-        var = (d*d).sum(at, keepdim=True)/(x.shape[at] - correction)
-        s = (var + eps).sqrt() if root else var.sqrt() + eps
-        h = d/s
+        d = x - x.mean(at, keepdim=True)*centred
+        s = sigma((d*d).sum(at, keepdim=True)/(x.shape[at] - correction), eps)
+        h = hat(d, s, x, out)
         x.g = inp(out.g, h, s, at, w)
         w.g, b.g = small(gamma(out.g, h), 0), small(beta(out.g, h), 0)
     return attempt
 
 # %% ../../nbs/exercises/norm.ipynb #e1360010
+def beside(var, eps): return var.sqrt() + eps
+
+def forward_slips(make, size): return [ # the variance of what is divided by; as in `norm_grad`
+    ('swapped', '`eps` stands under the root, beside the variance, and not beside σ', make(sigma=beside)),
+    ('swapped', f'two things. The variance was divided by {size} − 1, where the layer divides by {size}. And `eps` stands under the root, beside the variance, and not beside σ', make(sigma=beside, correction=1)),
+    ('missing', '`eps` is missing: σ is the root of the variance plus `eps`', make(sigma=lambda var, eps: var.sqrt())),
+    ('missing', f'`eps` is missing: σ is the root of the variance plus `eps`. And the variance was divided by {size} − 1, where the layer divides by {size}', make(sigma=lambda var, eps: var.sqrt(), correction=1)),
+    ('missing', 'the variance stands where σ belongs: the root is missing', make(sigma=lambda var, eps: var + eps)),
+    ('swapped', 'what the layer put out stands where x̂ belongs: γ is multiplied in there, and β added', make(hat=lambda d, s, x, out: out)),
+    ('missing', 'x̂ is (x − mean)/σ: here the mean was not taken off', make(hat=lambda d, s, x, out: x/s)),
+    ('missing', 'no mean was taken off in the forward pass, neither in x̂ nor in the variance', make(centred=False)),
+    ('missing', 'x̂ is (x − mean)/σ: here it was not divided by σ', make(hat=lambda d, s, x, out: d)),
+]
+
+def shares(dim): # of how what arrives at x̂ is put together, in three terms; function of ĝ, x̂ and σ
+    def m(t): return t.mean(dim, keepdim=True)
+    undivided = 'σ divides all three terms: ĝ, its mean, and its part along x̂. Here it doesn\'t divide all of them'
+    return [
+    ('missing', undivided, lambda g, h, s: g/s - m(g) - h*m(g*h)),
+    ('missing', undivided, lambda g, h, s: (g - m(g))/s - h*m(g*h)),
+    ('missing', undivided, lambda g, h, s: g - m(g) - h*m(g*h)/s),
+    ('missing', undivided, lambda g, h, s: (g - h*m(g*h))/s - m(g)),
+    ('missing', 'the part along x̂ is the mean of ĝ·x̂ *times x̂*; here that last x̂ is missing', lambda g, h, s: (g - m(g) - m(g*h))/s),
+    ('missing', 'the part along x̂ is x̂ times the mean of ĝ·x̂; here x̂ is missing in the mean', lambda g, h, s: (g - m(g) - h*m(g))/s),
+    ('missing', 'the part along x̂ is x̂ times the *mean* of ĝ·x̂; here no mean was taken', lambda g, h, s: (g - m(g) - h*g*h)/s),
+    ('missing', 'the part along x̂ is x̂ times the mean of ĝ·x̂; x̂² was multiplied with the mean of ĝ alone', lambda g, h, s: (g - m(g) - h*h*m(g))/s),
+    ('swapped', 'the part along x̂ is x̂ times the mean of ĝ·x̂; here it is x̂ times the spread of ĝ', lambda g, h, s: (g - m(g) - h*g.std(dim, keepdim=True))/s),
+    ('swapped', 'means of everything were taken off; each row or column that was normalised has its own', lambda g, h, s: (g - g.mean() - h*(g*h).mean())/s),
+    ('swapped', 'the part along x̂ is x̂·mean(ĝ·x̂). Divided by Σx̂² instead it is a little more, since `eps` is in σ', lambda g, h, s: (g - m(g) - h*m(g*h)/m(h*h))/s),
+    ('missing', 'the mean of ĝ has to be taken off as well. And the part along x̂ is x̂·mean(ĝ·x̂), with c below the line and not Σx̂²', lambda g, h, s: (g - h*m(g*h)/m(h*h))/s),
+    ('swapped', 'that standardises what arrives. It is x̂, σ and two means that come in: ĝ, less its mean, less its part along x̂, divided by the σ of the forward pass', lambda g, h, s: (g - m(g))/g.std(dim, keepdim=True)),
+    ]
+
 def suspects(dim): # as in `norm_grad`
     own, other, size = ('row', 'column', 'c') if dim else ('column', 'row', 'n')
     make = partial(norm_grad, dim)
@@ -130,11 +165,14 @@ def suspects(dim): # as in `norm_grad`
     ('swapped', f'mean and spread are those of each {other}; here each *{own}* was normalised', make(over=1 - dim)),
     ('swapped', f'the forward pass is right, but what is taken off are means over each {other}; here each *{own}* was normalised', make(lambda g, h, s, dim, gamma: less(g*gamma, h, s, 1 - dim))),
     ('factor', f'the variance was divided by {size} − 1; the layer divides by {size}. `correction=0`, or `unbiased=False`, says so', make(correction=1)),
-    ('swapped', '`eps` stands under the root, beside the variance, and not beside σ', make(root=False)),
+    *forward_slips(make, size),
     ('swapped', 'x − mean was multiplied in where x̂ belongs: it still has to be divided by σ', make(lambda g, h, s, dim, gamma: (g*gamma - (g*gamma).mean(dim, keepdim=True) - h*s*(g*gamma*h*s).mean(dim, keepdim=True))/s)),
     ('missing', 'in γ.g the x̂ is missing, by which γ was multiplied', make(gamma=lambda g, h: g)),
     ('mean-for-sum', 'γ and β were used once in each sample, and what comes back from all of them is summed', make(small=torch.mean)),
     ('swapped', 'β was added, so the sum of what arrives is its gradient; x̂ has no place in it', make(beta=lambda g, h: g*h)),
+    *[('swapped', 'γ is not in every term: it is ĝ = `out.g*gamma` of which the mean, and the part along x̂, are taken off', make(lambda g, h, s, dim, gamma, a=a, b=b, c=c: (g*gamma**a - (g*gamma**b).mean(dim, keepdim=True) - h*(g*gamma**c*h).mean(dim, keepdim=True))/s)) for a, b, c in ((1, 0, 0), (1, 1, 0), (1, 0, 1), (0, 1, 1))],
+    *[(cause, says, make(lambda g, h, s, dim, gamma, f=f: f(g*gamma, h, s))) for cause, says, f in shares(dim)],
+    *[('swapped', f'the forward pass is right, but the two sums run over each {other}; here each *{own}* was normalised', make(lambda g, h, s, dim, gamma: (g*gamma - ((g*gamma).sum(1 - dim, keepdim=True) + h*(g*gamma*h).sum(1 - dim, keepdim=True))/g.shape[dim])/s))],
     ] + [('swapped', 'γ stands outside, where it belongs inside: what is averaged is what arrives at x̂, `out.g*gamma`', make(lambda g, h, s, dim, gamma: gamma*less(g, h, s, dim)))]*dim
 
 HINTS = ('Three gradients. γ and β are a product and a sum that were stretched over the samples. For `inp`, first work out x̂ and σ, and what arrives at x̂.',
@@ -151,12 +189,13 @@ Exercise('batch_norm_grad', 'batch_norm_grad(inp, out, gamma, beta, eps)', norm_
 # %% ../../nbs/exercises/norm.ipynb #e1360011
 def rms_norm(inp, gamma, eps): return gamma*inp/(inp.pow(2).mean(1, keepdim=True) + eps).sqrt()
 
-def rms_grad(inp=lambda g, h, s, gamma: (g*gamma - h*(g*gamma*h).mean(1, keepdim=True))/s, gamma=lambda g, h: (g*h).sum(0), centred=False):
+def rms_grad(inp=lambda g, h, s, gamma: (g*gamma - h*(g*gamma*h).mean(1, keepdim=True))/s, gamma=lambda g, h: (g*h).sum(0), centred=False, over=lambda t: t.mean(1, keepdim=True), sigma=lambda v, eps: (v + eps).sqrt(), hat=lambda d, s, x, out: d/s):
     "A gradient function; its arguments make it a wrong one"
     def attempt(x, out, w, eps):
         d = x - x.mean(1, keepdim=True) if centred else x
-        s = (d.pow(2).mean(1, keepdim=True) + eps).sqrt()
-        x.g, w.g = inp(out.g, d/s, s, w), gamma(out.g, d/s)
+        s = sigma(over(d.pow(2)), eps)
+        h = hat(d, s, x, out)
+        x.g, w.g = inp(out.g, h, s, w), gamma(out.g, h)
     return attempt
 
 TASKS += [Exercise('rms_norm_grad', 'rms_norm_grad(inp, out, gamma, eps)', norm_cases(rms_norm, 'gamma'), right=rms_grad(),
@@ -178,6 +217,21 @@ TASKS += [Exercise('rms_norm_grad', 'rms_norm_grad(inp, out, gamma, eps)', norm_
     ('swapped', 'x was multiplied in where x/s belongs', rms_grad(lambda g, h, s, gamma: (g*gamma - h*s*(g*gamma*h*s).mean(1, keepdim=True))/s)),
     ('missing', 'in γ.g x/s is missing, by which γ was multiplied', rms_grad(gamma=lambda g, h: g.sum(0))),
     ('mean-for-sum', 'γ was used once in each sample, and what comes back from all of them is summed', rms_grad(gamma=lambda g, h: (g*h).mean(0))),
+    ('swapped', '`eps` stands under the root, beside mean(x²), and not beside s', rms_grad(sigma=beside)),
+    ('missing', 's is the root of mean(x²) plus `eps`: here the root is missing', rms_grad(sigma=lambda v, eps: v + eps)),
+    ('missing', '`eps` is missing: s is the root of mean(x²) plus `eps`', rms_grad(sigma=lambda v, eps: v.sqrt())),
+    ('sum-for-mean', 's is made of the mean of x², not of the sum', rms_grad(over=lambda t: t.sum(1, keepdim=True))),
+    ('sum-for-mean', 's is made of the mean of x², not of the sum; and what is taken off along x is a mean too', rms_grad(lambda g, h, s, gamma: (g*gamma - h*(g*gamma*h).sum(1, keepdim=True))/s, over=lambda t: t.sum(1, keepdim=True))),
+    ('swapped', 'the means are those of each column; here each *row* was normalised', rms_grad(lambda g, h, s, gamma: (g*gamma - h*(g*gamma*h).mean(0))/s, over=lambda t: t.mean(0, keepdim=True))),
+    ('swapped', 'what the layer put out stands where x/s belongs: γ is multiplied in there', rms_grad(hat=lambda d, s, x, out: out)),
+    ('swapped', 'the mean of the row is taken off in s, as in layer norm; here s is made of x as it is', rms_grad(centred=True, hat=lambda d, s, x, out: x/s)),
+    ('missing', 'the part along x is the mean of ĝ·x/s *times x/s*; here that last x/s is missing', rms_grad(lambda g, h, s, gamma: (g*gamma - (g*gamma*h).mean(1, keepdim=True))/s)),
+    ('missing', 'the part along x is x/s times the mean of ĝ·x/s; here x/s is missing in the mean', rms_grad(lambda g, h, s, gamma: (g*gamma - h*(g*gamma).mean(1, keepdim=True))/s)),
+    ('missing', 'the part along x is x/s times the *mean* of ĝ·x/s; here no mean was taken', rms_grad(lambda g, h, s, gamma: (g*gamma - h*g*gamma*h)/s)),
+    ('swapped', 'the mean of ĝ was taken off. No mean was taken off forwards; what is taken off is the part along x: x/s times the mean of ĝ·x/s', rms_grad(lambda g, h, s, gamma: (g*gamma - (g*gamma).mean(1, keepdim=True))/s)),
+    ('missing', 's divides both terms: ĝ, and its part along x', rms_grad(lambda g, h, s, gamma: g*gamma/s - h*(g*gamma*h).mean(1, keepdim=True))),
+    ('missing', 's divides both terms: ĝ, and its part along x', rms_grad(lambda g, h, s, gamma: g*gamma - h*(g*gamma*h).mean(1, keepdim=True)/s)),
+    *[('swapped', 'γ is not in every term: it is ĝ = `out.g*gamma` of which the part along x is taken off', rms_grad(lambda g, h, s, gamma, a=a: (g*gamma**a - h*(g*gamma**(1 - a)*h).mean(1, keepdim=True))/s)) for a in (0, 1)],
     ])]
 
 # %% ../../nbs/exercises/norm.ipynb #e1360013
@@ -211,6 +265,7 @@ TASKS += [Exercise('standardize_back', 'standardize_back(g_hat, x_hat, sigma)', 
     ('factor', 'the 2 of d² and that of the root cancel; one of them was forgotten', lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat) - .5*x_hat*mean1(g_hat*x_hat))/sigma),
     ('swapped', 'means over each column; here each *row* was normalised', lambda g_hat, x_hat, sigma: less(g_hat, x_hat, sigma, 0)),
     ('swapped', 'what is averaged is ĝ·x̂, not x̂ alone', lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat) - g_hat*mean1(x_hat*x_hat))/sigma),
+    *shares(1),
     ])]
 
 # %% ../../nbs/exercises/norm.ipynb #e1360015
@@ -219,9 +274,11 @@ def run_pair(attempt, args, names):
     if not isinstance(got, (tuple, list)) or len(got) != 2: raise TypeError(f'it returned {"one tensor" if isinstance(got, torch.Tensor) else type(got).__name__}, where two are asked for: `return mean, var`')
     return dict(zip(('new mean', 'new var'), got))
 
-def stats_after(x, mean, var, momentum, share=lambda m: m, correction=1, dim=0, square=lambda v: v):
-    m = share(momentum)
-    return (1 - m)*mean + m*x.mean(dim), (1 - m)*var + m*square(x.var(dim, correction=correction))
+def stats_after(x, mean, var, momentum, share=lambda m: m, correction=1, dim=0, square=lambda v: v, both=None, around=None):
+    m, v = both(momentum) if both else [share(momentum)]*2
+    new, n = (1 - m)*mean + m*x.mean(dim), len(x)
+    batch = ((x - around(mean, new))**2).sum(dim)/(n - correction) if around else x.var(dim, correction=correction)
+    return new, (1 - v)*var + v*square(batch)
 
 def running_cases():
     for k, (n, i, randn) in enumerate(sizes()):
@@ -246,4 +303,15 @@ TASKS += [Exercise('running_stats', 'running_stats(x, mean, var, momentum)', run
     ('accumulated', 'the old value was kept whole, and the new one added to it: its share is 1 − momentum', lambda x, mean, var, momentum: (mean + momentum*x.mean(0), var + momentum*x.var(0))),
     ('missing', 'momentum is not in it: old and new were averaged', partial(stats_after, share=lambda m: .5)),
     ('swapped', 'momentum is given; it is not always 0.1', partial(stats_after, share=lambda m: .1)),
+    *[('swapped', f'the variance of the batch is the spread around the mean of the *batch*; here it was taken around {which}{", and divided by n, not n − 1"*(c == 0)}', partial(stats_after, around=around, correction=c))
+      for which, around in (('the old running mean', lambda old, new: old), ('the new running mean', lambda old, new: new), ('0: the mean was not taken off', lambda old, new: 0)) for c in (1, 0)],
+    ('swapped', 'momentum the other way round in the variance: it is the share of the *new* batch there too', partial(stats_after, both=lambda m: (m, 1 - m))),
+    ('swapped', 'momentum the other way round in the mean: it is the share of the *new* batch there too', partial(stats_after, both=lambda m: (1 - m, m))),
+    ('missing', 'the old variance is gone: it keeps a share of 1 − momentum, as the mean does', partial(stats_after, both=lambda m: (m, 1))),
+    ('missing', 'the old mean is gone: it keeps a share of 1 − momentum, as the variance does', partial(stats_after, both=lambda m: (1, m))),
+    ('missing', 'only the mean has moved on: the variance is to be mixed in the same way', partial(stats_after, both=lambda m: (m, 0))),
+    ('factor', 'n/(n − 1) is upside down, or there twice: the sum of squares is divided by n − 1, once', lambda x, mean, var, momentum: stats_after(x, mean, var, momentum, square=lambda v: v*((len(x) - 1)/len(x))**2)),
+    ('factor', 'n/(n − 1) is upside down, or there twice: the sum of squares is divided by n − 1, once', lambda x, mean, var, momentum: stats_after(x, mean, var, momentum, square=lambda v: v*len(x)/(len(x) - 1))),
+    *[('swapped', f'standard deviations were mixed, where the variances belong{end}', lambda x, mean, var, momentum, f=f, c=c: (stats_after(x, mean, var, momentum)[0], f((1 - momentum)*var.sqrt() + momentum*x.std(0, correction=c))))
+      for end, f in (('', lambda s: s*s), (', and the result is one too', lambda s: s)) for c in (1, 0)],
     ])]

@@ -14,7 +14,7 @@ import ast, linecache, re, traceback
 import torch
 from torch import Tensor, nn
 from .compare import compare
-from .diagnose import UNKNOWN, Look, Suspect, Verdict, by_size, dense, entries, explain, find_uniform, find_where, gives, same
+from .diagnose import UNKNOWN, Look, Suspect, Verdict, by_size, dense, entries, explain, find_scaled, find_spread, find_uniform, find_where, gives, same
 from .repair import FEW, astray, call_order, codes, in_letters, misfit_shapes, repair, seen_at, seen_values, source_of, text
 from .run import alike, copy_args, first_wrong, quick, quiet, run_all, tensors, within
 
@@ -103,6 +103,7 @@ def advice(exercise, attempt, error, line): # the exception; the learner's line
     "What to do about an error that learners meet on the way; '' where nothing is sure"
     said, cls = message(error), attempt if isinstance(attempt, type) else object
     if 'does not require grad' in said: return '' if issubclass(cls, torch.autograd.Function) else 'Nothing here is watched by autograd. In this course the gradient is written down, not asked for.'
+    if 'for ^' in said or 'bitwise_xor' in said: return '`^` is no power in Python: `**`.'
     if 'bitwise_' in said: return '`&`, `|` and `~` bind tighter than `<` and `>=`: put brackets around each comparison.'
     if 'is not a Module subclass' in said: return '`nn.Sequential` takes the layers one by one: unpack the list with `*`.'
     if '[ModuleList]' in said: return 'A `ModuleList` only keeps its layers: call them one after the other, or use `nn.Sequential`.'
@@ -115,7 +116,6 @@ def advice(exercise, attempt, error, line): # the exception; the learner's line
     if few and 'saved_tensors' in line: return '`ctx.saved_tensors` has what the last `ctx.save_for_backward(...)` was given: hand over all of it in one call.'
     if few and [*traceback.walk_tb(error.__traceback__)][-1][0].f_code not in codes(attempt): return f'What was called there takes exactly {few[1]}: is what you hand to it as long as what you were given?'
     if few: return f'That line takes exactly {few[1]}, and here it is another number. Where the number may differ, a loop takes as many as there are.'
-    if 'for ^' in said: return '`^` is no power in Python: `**`.'
     if 'call the layer first' in said and any('forward' in c.co_names for c in codes(attempt)): return '`forward` is the formula alone, and keeps nothing: call the layer itself.'
     if 'is ambiguous' in said: return '`if`, `and`, `or`, `not` and a chain such as `a < b < c` ask for one truth; a tensor has one for each entry. `torch.where`, `&`, `|` and `~` go entry by entry.'
     unset = re.search(r"has no attribute '(\w+)'", said)
@@ -176,7 +176,7 @@ def outsider(attempt):
 def raised(exercise, error, attempt, case, fix=None): # the exception and where it came from; a `Repair` or None
     "The `Verdict` on an attempt that ended in an error"
     again = may_run_again(error)
-    letters, other = again and misfit_shapes(exercise, attempt) or ('', None)
+    letters, other = again and misfit_shapes(exercise, attempt, [case]) or ('', None)
     if other:                                                       # the same error, in the case that is shown
         try: within(5, lambda: quick(exercise, attempt, other))
         except Exception as e: error, case = e, other
@@ -406,8 +406,8 @@ def speak(exercise, attempt, name, three, raw, seen, seeded, these, order): # ru
     if related == UNKNOWN or all(compare(name, l.got, l.want, l.tol).ok for l in seen):
         twice = [seeded(0)[0][k] for k in these] if left_over(runs, again, third, name) else []
         if twice: related = left_over(runs, again, third, name) if all(map(in_all, again, filled(twice, name))) else NOT_TWICE
-    uniform = find_uniform(seen) if related == UNKNOWN else None
-    if uniform: related = depends(exercise, attempt, name, these) or uniform
+    uniform = find_spread(seen) or find_uniform(seen) if related == UNKNOWN else None
+    if uniform: related = uniform if ' the true gradient over ' in uniform[1] else depends(exercise, attempt, name, these) or uniform
     if related[0] == 'not-finite': related = 'not-finite', (find_where(seen) or related)[1]
     weak = related == UNKNOWN or 'has shape' in related[1] or related[0] == 'not-finite' and 'only where' not in related[1]
     sure = not weak and related[0] != 'swapped'
@@ -416,11 +416,14 @@ def speak(exercise, attempt, name, three, raw, seen, seeded, these, order): # ru
         return found and (found[0], f'{related[1]}: {found[1]}' if sure else f'is wrong: {found[1]}', 'suspect', None)
     if (not sure or related[0] in FACTORS or related == uniform or 'of its rows' in related[1]) and (said := known()): return said
     fix = repair(exercise, attempt, *[FEW]*sure)
-    if fix: return related[0] if sure else fix.cause, sentence(related[1] if related != UNKNOWN else 'is wrong') + f'\n{fix.says}', 'relation' if sure else 'repair', fix
+    if fix:
+        reason = sure and known() or (related[0] if sure else fix.cause, related[1] if related != UNKNOWN else 'is wrong')
+        return reason[0], f'{sentence(reason[1])}\n{fix.says}', 'relation' if sure else 'repair', fix
     if not weak: return known() or (*related, 'relation', None)
     if related == UNKNOWN: related = depends(exercise, attempt, name, these) or find_where(seen) or related
     place = astray(exercise, attempt) if related == UNKNOWN else None
     if place: return 'swapped', f'is wrong: {place}', 'place', None
+    if related == UNKNOWN: related = find_scaled(seen) or related
     return *related, '' if related == UNKNOWN else 'relation', None
 
 # %% ../../nbs/tools/explain.ipynb #397411a5
