@@ -71,8 +71,8 @@ def difference_cases():
     generator = torch.Generator().manual_seed(0)
     x = torch.tensor([1.5, -.5], dtype=torch.float64)
     f = lambda x: (x**3).sum()
-    yield Case('f made of x³, x of shape (2,), eps = 0.5', dict(f=f, x=x, eps=.5), dict(result=difference(both, lambda e: 2*e)(f, x, .5)), {'entries': 2, 'entries of a row': 1})   # its own definition: no other eps will do
-    yield Case('f made of 2x, x of shape (2,), float32', dict(f=lambda x: (2*x).sum(), x=torch.zeros(2), eps=.5), dict(result=torch.full((2,), 2.)), {'entries': 2, 'entries of a row': 1})   # exact for any eps
+    yield Case('f made of x³, x = (1.5, −0.5), eps = 0.5', dict(f=f, x=x, eps=.5), dict(result=difference(both, lambda e: 2*e)(f, x, .5)), {'entries': 2, 'entries of a row': 1})   # its own definition: no other eps will do
+    yield Case('f made of 2x, x = (0, 0), eps = 0.5, float32', dict(f=lambda x: (2*x).sum(), x=torch.zeros(2), eps=.5), dict(result=torch.full((2,), 2.)), {'entries': 2, 'entries of a row': 1})   # exact for any eps
     for shape in ((1,), (3,), (2, 3), (4, 1)):
         x, c = (torch.randn(*shape, generator=generator, dtype=torch.float64) for _ in range(2))
         for said, f in (('x²', lambda x, c=c: (c*x*x).sum()), ('x³', lambda x, c=c: (c*x**3).sum()), ('exp', lambda x, c=c: (c*x).sum().exp())):
@@ -115,16 +115,16 @@ TASKS += [Exercise('central_difference', 'central_difference(f, x, eps)', differ
     ('stale', 'an entry has to be put back before the next one is moved', keeps_moving)])]
 
 # %% ../../nbs/exercises/autograd_check.ipynb #f4e8741b
-TASKS += [Question('find_the_bug', 8,
-    'The gate was skipped: `l2.g` where `l1.g` belongs. Shapes can\'t tell, as both are (n,h); comparing with autograd can.',
+TASKS += [Question('find_the_bug', 6,
+    'The gate was set by the gradient that arrives, `l2.g > 0`. It is open where what went in, `l1`, is positive. The three wrong gradients need what comes through it, `w2.g` and `b2.g` don\'t.',
     {line: f'Line {line} does what it should: {says}.' for line, says in
-     {2: 'the gradient of the loss has its 2 and its 1/n', 3: 'the upstream gradient, back through `w2`', 4: '`l2` is what went into linear 2',
-      5: 'the sum over the samples', 6: 'the gate is open where `l1` is positive', 7: 'the gradient behind the gate, back through `w1`',
-      9: 'the sum over the samples, of the gradient behind the gate'}.items()},
+     {2: 'the gradient of the loss has its 2 and its 1/n. And were it wrong, all five would be', 3: 'the upstream gradient, back through `w2`. A good guess, as a mistake in it would spoil just these three. So would one in another line',
+      4: '`l2` is what went into linear 2, and `w2.g` is right', 5: 'the sum over the samples, and `b2.g` is right', 7: 'the gradient behind the gate, back through `w1`. It makes `inp.g` alone, and three are wrong',
+      8: 'what went into linear 1, and the gradient behind the gate. It makes `w1.g` alone, and three are wrong', 9: 'the sum over the samples, of the gradient behind the gate. It makes `b1.g` alone, and three are wrong'}.items()},
     'It is one line, between 2 and 9, counted as the cell shows them.',
     ('Which of the gradients are wrong? `check_grads` names them.',
-     'Only `w1.g` is wrong, and its shape is right. So is everything that is made before it.',
-     'Read the line that sets `w1.g`: is that the gradient on linear 1\'s own side of the gate?'), cause='swapped')]
+     '`inp.g`, `w1.g` and `b1.g` are wrong, the other two are right. Lines 7, 8 and 9 make one of the three each. What do all three need, and the two not?',
+     'They need `l1.g`, and that needs `l2.g`. So it is line 3 or line 6. Where is the gate of ReLU open?'), cause='wrong-mask')]
 
 # %% ../../nbs/exercises/autograd_check.ipynb #f92533ea
 def gap(f, x, g, d, eps): return (f(x + eps*d) - f(x - eps*d))/(2*eps) - (g*d).sum()
@@ -133,9 +133,10 @@ def gap_cases():
     generator = torch.Generator().manual_seed(0)
     def randn(*shape): return torch.randn(*shape, generator=generator, dtype=torch.float64)
     x, d = torch.tensor([[1., 2., -1.]]).double(), torch.tensor([[1., -1., 2.]]).double()
-    def case(said, f, x, g, d, eps): return Case(f'f made of {said}, x of shape {tuple(x.shape)}', dict(f=f, x=x, g=g, d=d, eps=eps), dict(result=gap(f, x, g, d, eps)), dict(entries=x.numel()))
-    yield case('x³, eps = 0.5', lambda x: (x**3).sum(), x, 2*x, d, .5)                     # its own definition: no other step will do
-    yield case('x², the right g', lambda x: (x*x).sum(), x, 2*x, d, .5)                    # exactly 0, however it is computed
+    def said_of(t): return '(' + ', '.join(f'{z:g}'.replace('-', '−') for z in t.flatten().tolist()) + ')'
+    def case(said, f, x, g, d, eps, short=False): return Case(f'f made of {said}, ' + (f'x = {said_of(x)}, g = {said_of(g)}, d = {said_of(d)}' if short else f'x of shape {tuple(x.shape)}') + f', eps = {eps}', dict(f=f, x=x, g=g, d=d, eps=eps), dict(result=gap(f, x, g, d, eps)), dict(entries=x.numel()))
+    yield case('x³', lambda x: (x**3).sum(), x, 2*x, d, .5, True)                     # its own definition: no other step will do
+    yield case('x², the right g', lambda x: (x*x).sum(), x, 2*x, d, .5, True)                    # exactly 0, however it is computed
     for shape in ((1,), (4,), (2, 3), (5, 1)):
         x, d, c, off = randn(*shape), randn(*shape), randn(*shape), randn(*shape)
         for said, f in (('x²', lambda x, c=c: (c*x*x).sum()), ('exp', lambda x, c=c: (c*x).sum().exp())):
