@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'SPOTS', 'weighted', 'halved', 'carried', 'upto_empty', 'mean_cases', 'row_list', 'run_shards',
            'deal', 'shard_cases', 'ring', 'run_ring', 'ring_cases', 'at_receiver', 'other_ring', 'all_parts', 'jumping',
-           'summed', 'exchanged', 'joint', 'run_joint', 'stats_cases', 'of_squares', 'other_joint']
+           'summed', 'crossed', 'exchanged', 'joint', 'run_joint', 'stats_cases', 'of_squares', 'other_joint']
 
 # %% ../../nbs/exercises/parallel.ipynb #30723f14
 import torch
@@ -118,7 +118,7 @@ TASKS += [Exercise('weighted_mean', 'weighted_mean(means, rows)', mean_cases, ri
     ('factor', 'divided by the number of shards that have rows, where the number of all rows belongs', lambda means, rows: weighted(means, rows, over=lambda rows: sum(map(bool, rows)))),
     ('factor', 'the plain mean times the mean number of rows, or that upside down: each mean has to be taken times its own rows, before the sum', lambda means, rows: weighted(means, rows, lambda n: len(rows)/sum(rows), lambda rows: 1)),
     *[('factor', f'the weights are wrong: {which}. Each mean counts as many times as it has rows', lambda means, rows, weight=weight: weighted(means, rows, weight, lambda rows: sum(weight(n) for n in rows if n))) for which, weight in (
-        ('the roots of the numbers of rows', lambda n: n**.5), ('the squares of the numbers of rows', lambda n: n*n), ('one over the numbers of rows', lambda n: 1/n), ('e to the numbers of rows, as softmax has them', lambda n: math.exp(n)), ('one row is taken off from each', lambda n: n - 1), ('one row is added to each', lambda n: n + 1))],
+        ('the roots of the numbers of rows', lambda n: n**.5), ('the squares of the numbers of rows', lambda n: n*n), ('one over the numbers of rows', lambda n: 1/n), ('one row is taken off from each', lambda n: n - 1), ('one row is added to each', lambda n: n + 1))],
     ('swapped', 'each mean counts by the rows of the *others* here; it counts by its own', lambda means, rows: weighted(means, rows, lambda n: sum(rows) - n)),
     ('factor', 'divided by one less than all rows; a mean divides by all of them', lambda means, rows: weighted(means, rows, over=lambda rows: sum(rows) - 1)),
     ('factor', 'divided by the largest number of rows, where that of all rows belongs', lambda means, rows: weighted(means, rows, over=max)),
@@ -231,6 +231,12 @@ def jumping(far): return lambda parts, step: ring(parts, step, part=lambda r, s,
 def summed(parts, step):
     for k, row in enumerate(zip(*copy_args(parts))): parts[(k + 1)%len(parts)][k] = sum(row)
 
+def crossed(parts, step):
+    p = len(parts)
+    for r in range(p):
+        k, to = (r - step)%p, (r + 1)%p
+        parts[k][to] = parts[k][to] + parts[k][r] if step < p - 1 else parts[k][r].clone()
+
 def exchanged(parts, step):
     p = len(parts)
     for r in range(p):
@@ -259,7 +265,7 @@ TASKS += [Exercise('ring_step', 'ring_step(parts, step)', ring_cases, right=ring
     *[('swapped', 'it came from the right neighbour. Rank r receives from its left one, rank (r − 1) mod p: part (r − 1 − s) mod p', other_ring(to=lambda r, p: (r - 1)%p, part=lambda r, s, p, back=back: (r - back - s)%p)) for back in (1, 2)],
     *[('swapped', 'all parts were sent. In each step a rank sends one part, and in step s rank r sends part (r − s) mod p', lambda parts, step, at_once=at_once: all_parts(parts, step, at_once)) for at_once in (True, False)],
     *[('swapped', 'it went to a rank that is further away in each step. Rank r always sends to rank (r + 1) mod p; it is the *part* that changes with the step', jumping(far)) for far in (lambda s: s, lambda s: s + 1)],
-    ('missing', 'the last rank sends to nobody: ring means that after the last comes the first, (r + 1) mod p', lambda parts, step: ring(parts, step, ranks=lambda p: range(p - 1))),
+    ('missing', 'the last rank sends to nobody: in a ring the first comes after the last, (r + 1) mod p', lambda parts, step: ring(parts, step, ranks=lambda p: range(p - 1))),
     ('missing', 'only one rank sends; in each step all do, each a part of its own', lambda parts, step: ring(parts, step, ranks=lambda p: [step % p])),
     ('missing', 'only one rank sends; in each step all do, each a part of its own', lambda parts, step: ring(parts, step, ranks=lambda p: [step % p], part=lambda r, s, p: 0)),
     *[('swapped', f'part (r − s {sign} 1) mod p was sent; it is part (r − s) mod p', other_ring(part=lambda r, s, p, o=o: (r - s + o)%p)) for sign, o in (('−', -1), ('+', 1))],
@@ -268,7 +274,7 @@ TASKS += [Exercise('ring_step', 'ring_step(parts, step)', ring_cases, right=ring
     ('accumulated', 'what was sent is gone from the rank that sent it, or is 0 there: it stays, as it was', lambda parts, step: ring(parts, step, left=lambda o: torch.zeros_like(o))),
     ('mean-for-sum', 'a mean of the two was taken, where what comes is added', lambda parts, step: ring(parts, step, join=lambda a, b: (a + b)/2)),
     ('swapped', 'the two ranks exchanged a part; what is sent is added to the other\'s, or takes its place, and the sender keeps its own', exchanged),
-    ('swapped', 'the two indices are exchanged: `parts[r][k]` is part k *of rank r*', lambda parts, step: ring([*map(list, zip(*parts))], step) or None),
+    ('swapped', 'the two indices are exchanged: `parts[r][k]` is part k *of rank r*', crossed),
     ('swapped', 'a part was summed over all ranks at once; in a step each rank hears of its left neighbour alone', summed),
     *[('size', f'the change from adding to taking comes {when}: p − 1 steps add, whatever p is', other_ring(adds=adds)) for when, adds in (('after p/2 steps', lambda s, p: s < p//2), ('after p/2 steps', lambda s, p: s <= p//2), ('after the first step', lambda s, p: s == 0), ('with every second step', lambda s, p: s % 2 == 0))],
     ('sign', 'part (r + s) was sent: a rank passes on in step s what has come to it in step s − 1, part (r − s)', other_ring(part=lambda r, s, p: (r + s)%p)),
