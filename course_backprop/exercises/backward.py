@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'TWO', 'THREE', 'lin2', 'gate', 'lin1', 'lin3', 'gate2', 'mid', 'HEADS', 'two_layer_cases',
-           'three_layer_cases', 'steps', 'loss_step', 'lin_step', 'relu_step', 'gate_of_gradient', 'TwoHeads',
-           'forward_two_heads', 'two_heads_cases', 'heads', 'late']
+           'three_layer_cases', 'steps', 'loss_step', 'lin_step', 'relu_step', 'gate_of_gradient', 'first',
+           'first_gradients', 'TwoHeads', 'forward_two_heads', 'two_heads_cases', 'heads', 'late', 'together']
 
 # %% ../../nbs/exercises/backward.ipynb #f3f3da35
 from typing import NamedTuple
@@ -140,6 +140,19 @@ def gate_of_gradient(l1, l2): # names of tensors
     return step
 
 # %% ../../nbs/exercises/backward.ipynb #b458381d
+def first(f): # function of the predictions and the targets
+    "A step that starts the walk with something else than the gradient of the loss"
+    def step(z): z['out'].g = f(z['out'], z['targ'].reshape(z['out'].shape))
+    return step
+
+def first_gradients(*rest): # the calls that follow
+    "`Suspect`s that walk back rightly, from a wrong start"
+    return [('swapped', says, steps(first(f), *rest)) for says, fs in (
+        ('dL/dL is 1, but the walk starts at `out`, and `out.g` is dL/d`out`: 2·(out − targ), divided by how many there are', (lambda u, y: torch.ones_like(u), lambda u, y: torch.ones_like(u)/u.numel(), lambda u, y: torch.ones_like(u)/len(u))),
+        ('what arrives first is no value of the forward pass: it is the gradient of the loss, 2·(out − targ), divided by how many there are', (lambda u, y: u.clone(), lambda u, y: y.clone(), lambda u, y: (u - y).pow(2).mean() + 0*u, lambda u, y: (u - y)**2, lambda u, y: (u - y)**2/u.numel())),
+        ('this is how far each prediction is off; the gradient of the loss has a factor 2 besides, and is divided by how many there are', (lambda u, y: u - y,)),
+        ('this is the gradient of the mean *absolute* error, and the loss is the mean of squares', (lambda u, y: (u - y).sign()/u.numel(), lambda u, y: (u - y).sign()))) for f in fs]
+
 lin2, gate, lin1 = lin_step('l2', 'out', 'w2', 'b2'), relu_step('l1', 'l2'), lin_step('inp', 'l1', 'w1', 'b1')
 
 # %% ../../nbs/exercises/backward.ipynb #a510fec1
@@ -149,7 +162,8 @@ TASKS += [Exercise('backward', 'backward(inp, acts, targ, params)', two_layer_ca
            'On paper: write down, for each of the four calls, which `.g` it reads and which it sets. One of them reads none: it comes first. Which one reads what it has set?',
            '`mse_grad(out, targ)`, `lin_grad(l2, out, w2, b2)`, `relu_grad(l1, l2)`, `lin_grad(inp, l1, w1, b1)`'),
     suspects=[
-    ('wrong-mask', 'the gate looks at the gradient `l2.g`; it has to look at the forward input `l1`', steps(loss_step, lin2, gate_of_gradient('l1', 'l2'), lin1))])]
+    ('wrong-mask', 'the gate looks at the gradient `l2.g`; it has to look at the forward input `l1`', steps(loss_step, lin2, gate_of_gradient('l1', 'l2'), lin1)),
+    *first_gradients(lin2, gate, lin1)])]
 
 # %% ../../nbs/exercises/backward.ipynb #5cc16cb6
 lin3 = lin_step('l4', 'out', 'w3', 'b3')
@@ -165,7 +179,8 @@ TASKS += [Exercise('three_layer_backward', 'three_layer_backward(inp, acts, targ
     suspects=[
     ('wrong-mask', 'the gate looks at the gradient `l4.g`; it has to look at the forward input `l3`', steps(loss_step, lin3, gate_of_gradient('l3', 'l4'), mid, gate, lin1)),
     ('wrong-mask', 'the gate looks at the gradient `l4.g`; it has to look at the forward input `l3`', steps(loss_step, lin3, gate_of_gradient('l3', 'l4'), mid, gate_of_gradient('l1', 'l2'), lin1)),
-    ('wrong-mask', 'the gate looks at the gradient `l2.g`; it has to look at the forward input `l1`', steps(loss_step, lin3, gate2, mid, gate_of_gradient('l1', 'l2'), lin1))])]
+    ('wrong-mask', 'the gate looks at the gradient `l2.g`; it has to look at the forward input `l1`', steps(loss_step, lin3, gate2, mid, gate_of_gradient('l1', 'l2'), lin1)),
+    *first_gradients(lin3, gate2, mid, gate, lin1)])]
 
 # %% ../../nbs/exercises/backward.ipynb #858ff442
 class TwoHeads(NamedTuple):
@@ -220,12 +235,29 @@ def late(exchange, *added): # is the head of `out2` walked back first? names of 
     return attempt
 
 # %% ../../nbs/exercises/backward.ipynb #26da0106
+def together(g): # function of the predictions of one head and of the other, and of twice its errors, that gives its gradient
+    "An attempt whose two losses are put together in another way"
+    def attempt(inp, acts, targs, params):
+        l1, l2, out, out2 = acts
+        w1, b1, w2, b2, w3, b3 = params
+        for u, y, v in ((out, targs[0], out2), (out2, targs[1], out)): u.g = g(v, u, 2*(u - y.reshape(u.shape)))
+        lin_grad(l2, out, w2, b2); first = l2.g
+        lin_grad(l2, out2, w3, b3); l2.g = l2.g + first
+        relu_grad(l1, l2); lin_grad(inp, l1, w1, b1)
+    return attempt
+
 TASKS += [Exercise('two_heads_backward', 'two_heads_backward(inp, acts, targs, params)', two_heads_cases, right=heads(torch.add),
     meaning='Where a value goes two ways, two gradients come back, and they are added. Lesson 11 makes a rule of it.',
     hints=('Draw the network. At which tensor does it fork, and how many arrows come back there? On paper: if one entry of l2 moves by a little, by how much does each of the two losses move, and by how much their sum?',
            '`lin_grad` of one head sets `l2.g`, and `lin_grad` of the other one replaces it. What has to be kept in between?',
            'Keep what the first `lin_grad` has set: `first = l2.g`. After the second one: `l2.g = l2.g + first`. Then `relu_grad` and linear 1, as before.'),
-    suspects=[('missing', f'only what came back from `{head}` is in it, and what came from the other head is lost (a second `lin_grad` replaces what the first has set): add the two', heads(join))
+    suspects=[*(('swapped', says, together(f)) for says, f in (
+        ('the two losses are two means, each over the entries of its own head, and are added: here both heads were taken for one mean over all', lambda a, b, c: c/(a.numel() + b.numel())),
+        ('the loss is the sum of the two, not their mean: `out.g` and `out2.g` are what `mse_grad` gives', lambda a, b, c: .5*c/b.numel()))),
+        *((('swapped', 'what comes back from the two heads is added, with no mean', heads(join)) for join in (lambda first, second: (first + second)/2,))),
+        *((('swapped', 'what comes back from the two heads is added, neither subtracted nor multiplied', heads(join)) for join in (lambda first, second: first - second, lambda first, second: second - first, lambda first, second: first*second, torch.maximum))),
+        *((('swapped', 'one head is in it twice, and the other one not at all', heads(join)) for join in (lambda first, second: 2*first, lambda first, second: 2*second)))] + [
+        ('missing', f'only what came back from `{head}` is in it, and what came from the other head is lost (a second `lin_grad` replaces what the first has set): add the two', heads(join))
         for head, join in (('out2', lambda first, second: second), ('out', lambda first, second: first))] + [
         (cause, says, late(exchange, *added)) for exchange in (False, True) for cause, says, *added in (
         ('stale', 'the sum comes too late: `relu_grad` has read `l2.g` before, with one of the heads in it', 'l2'),
