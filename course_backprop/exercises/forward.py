@@ -40,7 +40,16 @@ TASKS += [Question('residual_shape', (50000, 50000),
  Question('untrained_loss', 'larger',
     'Of all answers that are the same for every image, the mean digit has the smallest loss; and random weights say nearly the same for every digit.',
     {'smaller': 'To do better than the mean digit, a prediction has to rise with the digit. What do random weights know of digits?'},
-    hints=('Has the network seen a single label?', 'Without one it can only do better than the mean digit by luck.'))]
+    hints=('Has the network seen a single label?', 'Without one it can only do better than the mean digit by luck.')),
+ Question('column_and_row', (50000, 50000),
+    'A row is what PyTorch takes (n,) for: the same table as before. The targets have to become a *column*.',
+    {(50000, 1): 'That is what it would be if the targets were a column too. `targ[None]` puts the new dimension in front.',
+     (1, 50000): 'This is the shape of `targ[None]`. The column `out` is not dropped: both are stretched.',
+     (50000,): 'Both have two dimensions, and none is ever dropped.', (1, 1): 'What is 1 is stretched to the other size.',
+     50000**2: 'This is the number of entries. What is its shape?',
+     'error': 'Where one of them has 50,000 the other has 1, and what is 1 is stretched: no error.'},
+    'Write the two shapes one under the other. In each place, what is 1 is stretched.',
+    ('(50000, 1) and (1, 50000): in which places is one of the two a 1?', 'In both. The 1 is stretched to 50000 each time.'), cause='shape')]
 
 # %% ../../nbs/exercises/forward.ipynb #e1a00003
 TASKS += [Question('pencil_t', (-1, 1.5),
