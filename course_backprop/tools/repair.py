@@ -14,8 +14,8 @@ __all__ = ['STEADY', 'WORKS', 'TABLE', 'PRODUCTS', 'NO_VALUES', 'COUNT', 'GONE',
            'with_dtype', 'renamed', 'aimed', 'other_parameters', 'simple', 'other_block', 'in_turns', 'moved',
            'one_more', 'registered', 'Edit', 'edits', 'idles', 'cancels', 'is_one', 'idle', 'applied', 'edited',
            'nearness', 'grouped', 'together', 'Search', 'cause_of', 'Repair', 'all_of_them', 'capital', 'told',
-           'before_after', 'silent', 'repair', 'Results', 'as_it_should_be', 'astray', 'Heard', 'each', 'codes', 'Call',
-           'calls_of', 'call_order', 'in_letters', 'they_meet', 'misfit_shapes']
+           'around', 'before_after', 'silent', 'repair', 'Results', 'as_it_should_be', 'astray', 'Heard', 'each',
+           'codes', 'Call', 'calls_of', 'call_order', 'in_letters', 'they_meet', 'misfit_shapes']
 
 # %% ../../nbs/tools/repair.ipynb #d88fe821
 import ast, copy, dis, inspect, itertools, linecache, math, re, sys, types, warnings
@@ -748,7 +748,7 @@ TABLE += [Row(*o) for o in (
     (1, 'missing', renamed, '`{old}` is not where gradients are kept in this course; `{new}` is'),
     (1.5, 'swapped', less, 'without `{gone}`: `{new}`'),
     (1.5, 'swapped', other_brackets, '{more}: `{new}`'),
-    (2, 'transposed', partial(products, ast.MatMult), 'not `{old}` but `{new}`'),
+    (2, 'transposed', partial(products, ast.MatMult), 'in `{old}` the wrong indices meet: turn a factor, or exchange the two: `{new}`'),
     (2, 'shape', other_reduction, '{more}: `{new}`'),
     (2, 'swapped', other_arguments, '{more}: `{new}`'),
     (2, 'swapped', other_index, '{more}: `{new}`'),
@@ -762,7 +762,7 @@ TABLE += [Row(*o) for o in (
     (2, 'swapped', other_parameters, 'the parameters have to be `{new}`, not `{old}`'),
     (2, 'factor', other_number, '`{old}` should be `{plain}`'),
     (3, 'swapped', other_call, '`{old}` itself stands where `{new}` belongs'),
-    (3, 'shape', partial(products, ast.Mult), 'not `{old}` but `{new}`'),
+    (3, 'shape', partial(products, ast.Mult), 'in `{old}` a factor has to be turned: `{new}`'),
     (3, 'swapped', other_function, '{more}: `{new}`'),
     (3, 'dtype', with_dtype, 'without a dtype it is float32; that of `{x}` is meant: `{new}`'),
     (3.5, 'stale', moved, '{more}'))]
@@ -1058,17 +1058,22 @@ def told(changes):
     if len(said) > 1 and all(e.row is changes[0].row for e in changes):
         others = ', '.join(f'`{text(e.words["T"])}`' for e in changes[1:] if 'T' in e.words and text(e.words['T']) != text(changes[0].words['T']))
         lines, once = sorted({str(line) for line, _ in said}, key=int), len({words for _, words in said}) == 1
-        return f'Line{"s" if lines[1:] else ""} {" and ".join([", ".join(lines[:-1]), lines[-1]] if lines[1:] else lines)}: {said[0][1]}{", each time" if once and all_of_them(changes) else f"; likewise {others}" if others else f"; in all `{before_after(changes)[1]}`"}'
+        return f'Line{"s" if lines[1:] else ""} {" and ".join([", ".join(lines[:-1]), lines[-1]] if lines[1:] else lines)}: {said[0][1]}{", each time" if once and all_of_them(changes) else f"; likewise {others}" if others else f"; in all `{before_after(changes)[1].splitlines()[0]}`"}'
     return capital('; and '.join(f'line {line}: {words}' for line, words in said))
 
-def before_after(changes):
-    "The statement that the first edit is in, before and after all of them"
-    place = changes[0].place
+def around(place):
+    "A function that gives the text of the statement, or the block, that a place is in"
     at = next((p for p in places(place.part) if p.node is place.stmt), None)
-    if isinstance(place.node, (list, ast.arguments)) or at is None: shown = lambda: text(place.part.tree) if at is None else '\n'.join(map(text, getattr(place.parent, place.field)))
-    else: shown = lambda: text(getattr(at.parent, at.field) if at.index is None else getattr(at.parent, at.field)[at.index])
-    before = shown()
-    with applied(*changes): return before, shown()
+    if at is None: return lambda: text(place.part.tree)
+    if isinstance(place.node, (list, ast.arguments)): return lambda: '\n'.join(map(text, getattr(place.parent, place.field)))
+    return lambda: text(getattr(at.parent, at.field) if at.index is None else getattr(at.parent, at.field)[at.index])
+
+def before_after(changes):
+    "The statements that edits are in, before and after all of them"
+    shown = [around(e.place) for e in {id(e.place.stmt): e for e in changes}.values()]
+    def now(): return '\n'.join(f() for f in shown)
+    before = now()
+    with applied(*changes): return before, now()
 
 @contextmanager
 def silent():
