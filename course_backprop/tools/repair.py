@@ -938,6 +938,15 @@ class Search:
             except (Exception, SystemExit): pass
         return fails(attempt) and not fails(self.attempt)
 
+    def ends_error(self, attempt, e):
+        "Does it come to its end in every case, and is what the edited statement sets right?"
+        names = [k for k in self.goal if isinstance(e.new, ast.expr) and self.sets(e.place.stmt, {k})]
+        def right(case):
+            now, run = self.wrong_in(attempt, case)
+            return not now & {*names} and not run.changed
+        try: return bool(names) and all(map(right, self.cases))
+        except (Exception, SystemExit): return False
+
     def trial(self, changes):
         "Try some edits together"
         self.tried += 1
@@ -951,24 +960,26 @@ class Search:
         if wrong is not None and len(changes) > 1 and not nested:           # none that is not needed
             fewer = next((o for k in range(len(changes)) if self.still_wrong(edited(self.attempt, *(o := changes[:k] + changes[k+1:]))) == wrong), None)
             if fewer: return self.trial(fewer)
-        if wrong is None: self.near.append((sum(near), changes))
+        if wrong is None:
+            self.near.append((sum(near), changes))
+            if self.raises and len(changes) == 1 and self.ends_error(new, changes[0]): self.found.append((True, changes))
         elif self.unmade(new): self.near.append((sum(near), changes))
         elif not wrong or not ('acts' in self.cases[0].args or any(e.row.how == 'E → Q' for e in changes)): self.found.append((bool(wrong), changes))
 
-    def done(self): return self.tried >= self.trials or any(not wrong for wrong, _ in self.found)
+    def done(self, share): return self.tried >= share*self.trials or any(not wrong for wrong, _ in self.found)
 
-    def run(self, todo):
-        "Try lists of edits until one makes all right, or patience is at its end"
+    def run(self, todo, share=1.):
+        "Try lists of edits until one makes all right, or a share of what may be tried is at its end"
         todo, rest = iter(todo), [True]
         def some():
             spent = clock()
             for changes in todo:
                 try: self.trial(changes)
                 except Exception: pass
-                if self.done() or spent() > .1: break
+                if self.done(share) or spent() > .1: break
             else: rest.clear()
             self.spent += spent()
-        while rest and not self.done() and self.spent < self.exercise.patience:
+        while rest and not self.done(share) and self.spent < share*self.exercise.patience:
             try: within(5, some)
             except TimeoutError: self.spent += 5
 
@@ -1091,9 +1102,9 @@ def repair(exercise,   # `Exercise`
     try:
         s = within(10, lambda: Search(exercise, attempt, trials))
         if not s.parts or not s.probes: return None
-        todo, start = s.singles(), sum(within(5, lambda: s.near_to(attempt)))
-        s.run(todo)
-        if not s.found: s.run(s.pairs(start))
+        ones, start = s.singles(), sum(within(5, lambda: s.near_to(attempt)))
+        for todo, share in (ones, .5), (s.pairs(start), .8), (ones, 1.):           # two likely ones before one that is not
+            if not s.found: s.run(todo, share)
     except TimeoutError: return None
     if not s.found: return None
     wrong, changes = min(s.found, key=lambda o: o[0])
