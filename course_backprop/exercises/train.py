@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'MOVED', 'M_SLIPS', 'SQ_SLIPS', 'WHOLES', 'FORMS', 'ADAM_STEPS', 'many', 'step_cases', 'run_step',
            'known', 'StepExercise', 'sgd', 'with_momentum', 'adam_cases', 'adam', 'mean_slips', 'powers', 'wholes',
-           'form', 'step_of', 'std_cases', 'Spent', 'Counted', 'digits', 'fresh', 'too_few', 'TrainingExercise',
-           'trains_well', 'net_cases', 'run_net', 'Net', 'NetBut', 'net_but']
+           'form', 'step_of', 'std_cases', 'Spent', 'mark', 'Counted', 'digits', 'fresh', 'strangers', 'too_few',
+           'TrainingExercise', 'trains_well', 'net_cases', 'run_net', 'Net', 'NetBut', 'net_but']
 
 # %% ../../nbs/exercises/train.ipynb #5972cf87
 from dataclasses import dataclass, replace
@@ -61,7 +61,7 @@ Question('torn_between', 5.5, 'Half of the time it is off by 2.5. That costs 6.2
 Question('higher_or_lower', 'higher', 'It gives up some fit on the images it trains on. What for, the next picture shows.',
     {'lower': 'The loss on the training images is what training without it makes as small as it can. Now it has to keep the weights small besides.'}),
 Question('adam_ten_times', 'fewer', 'Fewer by far. What such steps do to the units, the last column shows.',
-    {'more': 'So it would be if only the length of the way counted. Adam moves every number by about the learning rate in each step, however small its gradient is. What can 0.01 a step do to the 784 weights of a unit?'},
+    {'more': 'Longer steps get farther, as long as they lead down. In its first steps Adam moves every number by about the learning rate, however small its gradient is. What do 784 weights of a unit that each move by 0.01 do to its pre-activation?'},
     'In each of its first steps Adam moves every weight by about the learning rate. How far does a pre-activation move, if 784 weights do so at once?'),
 Question('loss_of_zeros', .1, 'One of ten numbers is off by 1: (9·0² + 1²)/10. Whoever starts far above that has only to shrink its outputs to get better.',
     {1: 'That is the sum for one image. The loss is a mean over all ten numbers.', 0: 'Nine of the ten are right. The tenth should be 1.', .9: 'Nine of the ten are right, and cost nothing.', .09: 'That is the loss of saying 0.1 to everything, the best constant. And of saying 0?', 10: 'One of the ten is off by 1; the loss is the mean.'},
@@ -83,7 +83,7 @@ def step_cases(momentum):
     "A function that gives cases of one step of an optimiser"
     def cases():
         for n, i, o, randn in hostile_cases():
-            for lr, m in ((.1, .9), (.5, .8)) if randn(1).dtype == torch.float64 else ():         # in float32, how far it moved is known to 5 digits only
+            for lr, m in ((.25, .9), (.5, .8)) if randn(1).dtype == torch.float64 else ():         # in float32, how far it moved is known to 5 digits only
                 params, velocity = many(randn, i, o), many(randn, i, o)
                 start = lr == .5 and n == 1                                     # as before the first step of a smaller network: no velocity, and biases of 0
                 if start: params, velocity = params[:4], velocity[:4]
@@ -313,7 +313,7 @@ TASKS += [StepExercise('adam_step', 'adam_step(params, m, sq, t, lr, beta1, beta
 
 # %% ../../nbs/exercises/train.ipynb #99a6bc95
 def std_cases():
-    for n in (1, 2, 3, 10, 50, 784): yield Case(f'n_in = {n}', dict(n_in=n), dict(result=torch.tensor((2/n)**.5).double()), dict(n_in=n))
+    for n in (8, 1, 2, 3, 10, 50, 784): yield Case(f'n_in = {n}', dict(n_in=n), dict(result=torch.tensor((2/n)**.5).double()), dict(n_in=n))
 
 TASKS += [Exercise('kaiming_std', 'kaiming_std(n_in)', std_cases, run=number, asks='a number', tol=1e-6, right=lambda n_in: (2/n_in)**.5,
     meaning='With it, numbers keep their size on average, through any number of ReLU layers.',
@@ -333,11 +333,14 @@ TASKS += [Exercise('kaiming_std', 'kaiming_std(n_in)', std_cases, run=number, as
 # %% ../../nbs/exercises/train.ipynb #c1000005
 class Spent(Exception): "More images were asked for than the budget allows"
 
+def mark(image): return (image > image.min()).cpu().numpy().tobytes()       # where there is ink, however it was normalised
+
 class Counted(Model):
-    "A model that counts its steps and the images it is shown, and keeps the losses"
-    def __init__(self, layers, budget):
+    "A model that counts the images it is shown, its ways back, those from images to be kept apart, and the moves between them; and keeps the losses"
+    def __init__(self, layers, budget, apart=frozenset()):
         super().__init__(layers)
         self.seen, self.budget, self.losses = 0, budget, []
+        self.backs, self.moves, self.peeks, self.apart, self.last = 0, 0, 0, apart, self.layers[-1].b.clone()
 
     def forward(self, inp, targ):
         if self.seen + len(inp) > self.budget: raise Spent
@@ -346,6 +349,16 @@ class Counted(Model):
         self.losses.append(loss.item())
         return loss
 
+    def bwd(self, out, inp, targ):
+        super().bwd(out, inp, targ)
+        self.look()
+        self.backs, self.peeks = self.backs + 1, self.peeks + (mark(inp[0]) in self.apart)
+
+    def look(self):
+        "Count a move, if there was one since the last look"
+        now = self.layers[-1].b.clone()
+        self.moves, self.last = self.moves + (not torch.equal(now, self.last)), now
+
 def digits(): # x and one-hot y to train on; x and labels to be asked about afterwards
     "The digits, normalised in place: a second copy of them beside the lesson's is enough"
     x, labels, x_valid, labels_valid = load_mnist()
@@ -353,27 +366,35 @@ def digits(): # x and one-hot y to train on; x and labels to be asked about afte
     for images in (x, x_valid): images.sub_(mean).div_(std)
     return x, torch.eye(10)[labels], x_valid, labels_valid
 
-def fresh(budget): # images
+def fresh(budget, apart=()): # images; those that are not to be learned from
     "The lesson's network with ten outputs, with Kaiming's weights throughout"
     w1, b1, w2, b2 = init_params(784, 50, 10, generator=torch.Generator().manual_seed(0))
-    return Counted([Lin(w1, b1), Relu(), Lin(w2, b2)], budget)
+    return Counted([Lin(w1, b1), Relu(), Lin(w2, b2)], budget, {mark(image) for image in apart})
 
 # %% ../../nbs/exercises/train.ipynb #c1000022
-def too_few(model, before, x_valid, reached): # to a cause and a sentence
+def strangers(model, x, y): # all images and their targets
+    "How many of the first ten images of the last batch came with a target that is not theirs"
+    owns = [(y[(x == image).all(1)].argmax(1), t.argmax()) for image, t in zip(*(z[:10] for z in model.args or ()))]
+    return sum((own != t).any().item() for own, t in owns)
+
+def too_few(model, before, x, y, x_valid, reached, bar): # to a cause and a sentence
     "Why a loop that ran has read too few digits, from what happened on the way"
     still = [name for name, p, b in zip(('w1', 'b1', 'w2', 'b2'), parameters(model), before) if torch.equal(p, b)]
     if len(still) == 4: return 'missing', 'No parameter has moved. A step changes the tensors themselves, in place: `p -= ...`.'
     if still: return 'missing', f'{" and ".join(still)} have not moved.' if still[1:] else f'{still[0]} has not moved.'
     if not all(p.isfinite().all() for p in parameters(model)): return 'not-finite', 'Some parameters are no numbers any more: the steps were too long.'
     last = sum(model.losses[-100:])/len(model.losses[-100:])
+    model.look()
+    if model.moves < .9*model.backs: return 'missing', f'`backward` ran {model.backs:,} times, and the parameters moved {model.moves:,} times. Each `backward` puts new gradients in the place of the old ones: a step belongs after every one.'
     if last > model.losses[0]: return 'sign', f'The loss rose, from {model.losses[0]:.3g} to {last:.3g}. Does each step go against the gradient, and is it short enough?'
-    if reached < 2000 and .08 < last < .1: return 'swapped', f'Its loss ends at {last:.2g}, which is what the mean of all targets costs: it says the same of every image. Does each image come with its own target?'
+    if strangers(model, x, y): return 'swapped', 'There are images that came with the target of another one: in the last batch, for instance. Shuffle both by the same `at`.'
     share = (model.layers[0].forward(x_valid) > 0).float().mean(0)
     dead, few = (share == 0).sum().item(), ((share > 0) & (share < .03)).sum().item()
-    if dead + few >= 12: return 'factor', f'Of its 50 units {dead} are dead, and {few} more are open for fewer than 3 images in a hundred. How large are its outputs before the first step?'
+    if dead + few >= 12: return 'factor', f'Of its 50 units {dead} are dead, and {few} more are open for fewer than 3 images in a hundred. How large are its outputs before the first step, and how long are the steps?'
     if model.seen < .9*model.budget: return 'missing', f'Of the {model.budget:,} images of the budget {model.budget - model.seen:,} are left.'
     if len(model.losses) < model.budget/50000*300: return 'missing', 'That is few steps: smaller batches make more of them out of the same images.'
-    return 'unknown', 'It learns as it should. Now choose: the size of the batches, the learning rate, momentum, shorter steps at the end, a little weight decay.'
+    if reached < bar - 100: return 'unknown', 'It learns, but less than so many images allow. Are the steps long enough? And does what an optimiser keeps, such as a velocity, last from one step to the next?'
+    return 'unknown', 'It learns as it should. Now choose: the size of the batches, the learning rate, momentum or Adam, shorter steps at the end, a little weight decay.'
 
 # %% ../../nbs/exercises/train.ipynb #c1000006
 class TrainingExercise(Exercise):
@@ -382,27 +403,30 @@ class TrainingExercise(Exercise):
 
     def judged(self, attempt, explain=True): # as `judge` calls it; to a `Verdict`
         x, y, x_valid, labels = digits()
-        model = fresh(self.epochs*len(x))
+        model = fresh(self.epochs*len(x), x_valid)
         before = [p.clone() for p in parameters(model)]
         def trains():
             torch.manual_seed(0)
             torch.set_num_threads(1)
-            attempt(model, x, y)
+            attempt(model, x, y.clone())
         try: within(self.seconds, trains)
         except Spent: return self.verdict('unknown', '', f'It asked for more than {model.budget:,} images. The budget is {self.epochs} epochs: how often does your loop go through all of them?')
-        except (Exception, SystemExit) as e: return self.failed(e, attempt)
-        return self.outcome(model, before, x_valid, labels)
+        except (Exception, SystemExit) as e: return self.failed(e, attempt, model)
+        return self.outcome(model, before, x, y, x_valid, labels)
 
-    def failed(self, error, attempt): # the exception
+    def failed(self, error, attempt, model): # the exception
         number, line = own_line(error, attempt)
+        if ('no gradient' in str(error) or "attribute 'g'" in str(error)) and all(getattr(p, 'g', None) is not None for p in parameters(model)):
+            return self.verdict('missing', '', f'{message(error)}\n`backward` has run, and the four parameters of the model have their `.g`. So the list that the step goes through holds a tensor that the model does not have: `params[2] = params[2]*.1` makes a new one, `params[2] *= .1` changes the model\'s own.')
         says = [message(error), f'line {number} of your cell: `{line}`' if line else '', advice(self, attempt, error, line)]
         return self.verdict('raised', '', '\n'.join(filter(None, says)), more=f'It was called as `{self.call}`.')
 
-    def outcome(self, model, before, x_valid, labels):
+    def outcome(self, model, before, x, y, x_valid, labels):
         reached = (model.predict(x_valid).argmax(1) == labels).sum().item()
-        said = f'{reached:,} of the 10,000 digits it had not seen are read rightly, {reached/100:.2f} %, after {len(model.losses):,} batches, {model.seen:,} images.'
+        said = f'{reached:,} of the 10,000 validation digits are read rightly, {reached/100:.2f} %, after {len(model.losses):,} batches, {model.seen:,} images.'
+        if model.peeks > model.backs/50: return self.verdict('swapped', '', f'{said}\nBut it learned from validation digits, the ones it is asked about. To learn from there are `x` and `y`.')
         if reached > self.bar: return self.verdict('', '', said, more=self.meaning)
-        cause, why = too_few(model, before, x_valid, reached)
+        cause, why = too_few(model, before, x, y, x_valid, reached, self.bar)
         return self.verdict(cause, '', f'{said} To beat are {self.bar/100:.2f} %.\n{why}')
 
 # %% ../../nbs/exercises/train.ipynb #c1000007
@@ -422,7 +446,7 @@ def trains_well(model, x, y):
 TASKS += [TrainingExercise('beat_the_lesson', 'my_training(model, x, y)', lambda: [Case('the 50,000 digits', {}, {})], right=trains_well,
     meaning='Forward, backward, step: the loop is yours now.',
     hints=('The model comes with Kaiming\'s weights in linear 2 as well. What did the trap say about them?',
-           'Before the first step, a tenth of them: `model.layers[2].w.mul_(.1)`. Then ten epochs. The lesson took batches of 64; what would twice as many steps do, and shorter ones at the end?',
+           'Before the first step, a tenth of them: `model.layers[2].w.mul_(.1)`. Then ten epochs. The lesson took batches of 64; what would twice as many steps do, and shorter ones at the end? Or take your Adam, at 0.001, with an `m` and an `sq` for each parameter.',
            '`opt = SGD(parameters(model), lr=.1, momentum=.9)`; then, ten times, for each `at` in `torch.randperm(len(x)).split(32)`: `model(x[at], y[at])`, `model.backward()`, `opt.step()`, `opt.lr -= .1/15640`'))]
 
 # %% ../../nbs/exercises/train.ipynb #c1000009
