@@ -268,7 +268,7 @@ def find_scaled(looks):
 
 def find_uniform(looks):
     "The same number in every entry"
-    if all(dense(l.got) and l.got.shape == l.want.shape for l in looks) and any(l.want.numel() > 1 for l in looks) and every(looks, lambda l: l.got.flatten()[:1].expand(l.got.shape) if l.got.numel() and l.got.isfinite().all() else None):
+    if all(dense(l.got) and l.got.shape == l.want.shape for l in looks) and any(l.want.numel() > 1 for l in looks) and every(looks, lambda l: l.got.flatten()[0].expand(l.got.shape) if l.got.numel() and l.got.isfinite().all() else None):
         return 'missing', 'has the same number in every entry; the true gradient has not'
 
 def find_no_upstream(looks):

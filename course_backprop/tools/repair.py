@@ -994,8 +994,8 @@ class Search:
         return e.row.rank - near + .4*far - 1.5*alike + many
 
     def near_by(self, stmt):
-        "Does a statement set what is wrong, or what is used there?"
-        if stmt not in self.known: self.known[stmt] = 1.5*self.sets(stmt, self.targets) or self.sets(stmt, self.used)
+        "Does a statement set what is wrong, or what is used there? All of a helper counts"
+        if stmt not in self.known: self.known[stmt] = 1.5*self.sets(stmt, self.targets) or self.sets(stmt, self.used) or any(stmt is o for p in self.parts if p.name.endswith('()') for o in ast.walk(p.tree))
         return self.known[stmt]
 
     def sets(self, stmt, names):
