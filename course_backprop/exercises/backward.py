@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'TWO', 'THREE', 'lin2', 'gate', 'lin1', 'lin3', 'gate2', 'mid', 'HEADS', 'two_layer_cases',
-           'three_layer_cases', 'steps', 'loss_step', 'lin_step', 'relu_step', 'gate_of_gradient', 'TwoHeads',
-           'forward_two_heads', 'two_heads_cases', 'heads', 'late']
+           'three_layer_cases', 'steps', 'loss_step', 'lin_step', 'relu_step', 'gate_of_gradient', 'first',
+           'first_gradients', 'TwoHeads', 'forward_two_heads', 'two_heads_cases', 'heads', 'late', 'together']
 
 # %% ../../nbs/exercises/backward.ipynb #f3f3da35
 from typing import NamedTuple
@@ -37,7 +37,7 @@ TASKS += [
         'Only the third t is positive. At exactly 0 the gate is shut, as in PyTorch.',
         {(0, -6, 7): 'That lets −6 through at t = 0. At exactly 0 the gate is shut.',
          (5, -6, 7): 'That is what arrives, unchanged. The gate is shut where t is not positive.',
-         (0, 0, 2): 'That is what ReLU puts out. Asked is what comes *back*: v.g, where the gate is open.',
+         (0, 0, 2): 'That is what ReLU puts out. The question is what comes *back*: v.g, where the gate is open.',
          (0, 0, 1): 'That is the gate itself. It is multiplied with what arrives, v.g.',
          (5, 0, 7): 'That asks whether the *gradient* is positive. The gate asks whether t is.',
          (5, 0, 0): 'That gate is open where t is negative. It is open where t is positive.'},
@@ -71,19 +71,26 @@ TASKS += [
         ('u.g is 2(u − y)/n. What is it for u = 6 and y = 7?',
          'u.g is −2, so v.g is −2·(1, 3). The second gate is shut.',
          't.g is (−2, 0). The gradient of a weight is its input, 1 or 2, times the t.g of its unit.')),
-    Question('loss_plus_100', 0,
-        'A constant has slope 0. Move any weight, and L and L + 100 move by the same amount.',
-        {5: 'Move a weight a little: L changes by some amount. By how much does L + 100 change?',
-         1: 'Which one? Move its tensor a little: L and L + 100 change by the same amount.',
-         4: 'Move a weight a little: L changes by some amount. By how much does L + 100 change?'},
-        'Look for the loss in the column "reads".',
-        ('Which of the four calls reads the loss?',
-         'None: look at the column "reads".',
-         'And where the walk starts, dL/dL is 1 for L + 100 as well.')),
+    Question('loss_times_3', 1,
+        'All gradients get three times as large, and one call sees to it: only `mse_grad` knows which function the loss is. Every other call multiplies what it reads.',
+        {4: 'All gradients get three times as large, that is right. But a call that multiplies what it reads hands the 3 on by itself.',
+         3: 'Which of the four calls knows what function the loss is? The others multiply what they read.',
+         2: 'Which of the four calls knows what function the loss is? The others multiply what they read.',
+         0: 'Then u.g would stay as it was. If L moves three times as far, so does the loss with each u.'},
+        'Which of the four calls knows what function the loss is?',
+        ('Which of the gradients get three times as large?',
+         'All of them. Which call is the first that has to know of it?',
+         'If u.g is three times as large, what does `lin_grad` make of it, unchanged?')),
+    Question('other_end', 'dearer',
+        'Much dearer: whoever begins there multiplies large tables with each other. By how much, you count in a moment.',
+        {'same': 'The result is the same. But the work depends on the order: a row times a table is a row again, a table times a table is a table.',
+         'cheaper': 'The loss is one number, and the weights are many. From which end does one carry less along?'},
+        '', ('Which end of the chain is one number, and which is thousands?',
+         'A row times a table is a row. What is a table times a table?')),
     Question('from_the_right', 98_000_000,
         'One product, and nearly fifty times as much as the whole way from the left.',
         {1_960_000: 'That is 50·39,200: the number of entries of the result. Each entry takes 50 multiplications.',
-         99_999_200: 'That is the whole way from the right. Asked is its first product alone.',
+         99_999_200: 'That is the whole way from the right. The question is about its first product alone.',
          1_962_550: 'That is the whole way from the left.',
          2_500: 'That is 50·50, the size of the first of the two. p = 50, q = 50, r = 39,200.'},
         'p = 50, q = 50 and r = 39,200. Multiply the three.',
@@ -133,6 +140,19 @@ def gate_of_gradient(l1, l2): # names of tensors
     return step
 
 # %% ../../nbs/exercises/backward.ipynb #b458381d
+def first(f): # function of the predictions and the targets
+    "A step that starts the walk with something else than the gradient of the loss"
+    def step(z): z['out'].g = f(z['out'], z['targ'].reshape(z['out'].shape))
+    return step
+
+def first_gradients(*rest): # the calls that follow
+    "`Suspect`s that walk back rightly, from a wrong start"
+    return [('swapped', says, steps(first(f), *rest)) for says, fs in (
+        ('dL/dL is 1, but the walk starts at `out`, and `out.g` is dL/d`out`: 2·(out − targ), divided by how many there are', (lambda u, y: torch.ones_like(u), lambda u, y: torch.ones_like(u)/u.numel(), lambda u, y: torch.ones_like(u)/len(u))),
+        ('what arrives first is no value of the forward pass: it is the gradient of the loss, 2·(out − targ), divided by how many there are', (lambda u, y: u.clone(), lambda u, y: y.clone(), lambda u, y: (u - y).pow(2).mean() + 0*u, lambda u, y: (u - y)**2, lambda u, y: (u - y)**2/u.numel())),
+        ('this is how far each prediction is off; the gradient of the loss has a factor 2 besides, and is divided by how many there are', (lambda u, y: u - y,)),
+        ('this is the gradient of the mean *absolute* error, and the loss is the mean of squares', (lambda u, y: (u - y).sign()/u.numel(), lambda u, y: (u - y).sign()))) for f in fs]
+
 lin2, gate, lin1 = lin_step('l2', 'out', 'w2', 'b2'), relu_step('l1', 'l2'), lin_step('inp', 'l1', 'w1', 'b1')
 
 # %% ../../nbs/exercises/backward.ipynb #a510fec1
@@ -142,7 +162,8 @@ TASKS += [Exercise('backward', 'backward(inp, acts, targ, params)', two_layer_ca
            'On paper: write down, for each of the four calls, which `.g` it reads and which it sets. One of them reads none: it comes first. Which one reads what it has set?',
            '`mse_grad(out, targ)`, `lin_grad(l2, out, w2, b2)`, `relu_grad(l1, l2)`, `lin_grad(inp, l1, w1, b1)`'),
     suspects=[
-    ('wrong-mask', 'the gate looks at the gradient `l2.g`; it has to look at the forward input `l1`', steps(loss_step, lin2, gate_of_gradient('l1', 'l2'), lin1))])]
+    ('wrong-mask', 'the gate looks at the gradient `l2.g`; it has to look at the forward input `l1`', steps(loss_step, lin2, gate_of_gradient('l1', 'l2'), lin1)),
+    *first_gradients(lin2, gate, lin1)])]
 
 # %% ../../nbs/exercises/backward.ipynb #5cc16cb6
 lin3 = lin_step('l4', 'out', 'w3', 'b3')
@@ -158,7 +179,8 @@ TASKS += [Exercise('three_layer_backward', 'three_layer_backward(inp, acts, targ
     suspects=[
     ('wrong-mask', 'the gate looks at the gradient `l4.g`; it has to look at the forward input `l3`', steps(loss_step, lin3, gate_of_gradient('l3', 'l4'), mid, gate, lin1)),
     ('wrong-mask', 'the gate looks at the gradient `l4.g`; it has to look at the forward input `l3`', steps(loss_step, lin3, gate_of_gradient('l3', 'l4'), mid, gate_of_gradient('l1', 'l2'), lin1)),
-    ('wrong-mask', 'the gate looks at the gradient `l2.g`; it has to look at the forward input `l1`', steps(loss_step, lin3, gate2, mid, gate_of_gradient('l1', 'l2'), lin1))])]
+    ('wrong-mask', 'the gate looks at the gradient `l2.g`; it has to look at the forward input `l1`', steps(loss_step, lin3, gate2, mid, gate_of_gradient('l1', 'l2'), lin1)),
+    *first_gradients(lin3, gate2, mid, gate, lin1)])]
 
 # %% ../../nbs/exercises/backward.ipynb #858ff442
 class TwoHeads(NamedTuple):
@@ -213,12 +235,29 @@ def late(exchange, *added): # is the head of `out2` walked back first? names of 
     return attempt
 
 # %% ../../nbs/exercises/backward.ipynb #26da0106
+def together(g): # function of the predictions of one head and of the other, and of twice its errors, that gives its gradient
+    "An attempt whose two losses are put together in another way"
+    def attempt(inp, acts, targs, params):
+        l1, l2, out, out2 = acts
+        w1, b1, w2, b2, w3, b3 = params
+        for u, y, v in ((out, targs[0], out2), (out2, targs[1], out)): u.g = g(v, u, 2*(u - y.reshape(u.shape)))
+        lin_grad(l2, out, w2, b2); first = l2.g
+        lin_grad(l2, out2, w3, b3); l2.g = l2.g + first
+        relu_grad(l1, l2); lin_grad(inp, l1, w1, b1)
+    return attempt
+
 TASKS += [Exercise('two_heads_backward', 'two_heads_backward(inp, acts, targs, params)', two_heads_cases, right=heads(torch.add),
     meaning='Where a value goes two ways, two gradients come back, and they are added. Lesson 11 makes a rule of it.',
     hints=('Draw the network. At which tensor does it fork, and how many arrows come back there? On paper: if one entry of l2 moves by a little, by how much does each of the two losses move, and by how much their sum?',
            '`lin_grad` of one head sets `l2.g`, and `lin_grad` of the other one replaces it. What has to be kept in between?',
            'Keep what the first `lin_grad` has set: `first = l2.g`. After the second one: `l2.g = l2.g + first`. Then `relu_grad` and linear 1, as before.'),
-    suspects=[('missing', f'only what came back from `{head}` is in it, and what came from the other head is lost (a second `lin_grad` replaces what the first has set): add the two', heads(join))
+    suspects=[*(('swapped', says, together(f)) for says, f in (
+        ('the two losses are two means, each over the entries of its own head, and are added: here both heads were taken for one mean over all', lambda a, b, c: c/(a.numel() + b.numel())),
+        ('the loss is the sum of the two, not their mean: `out.g` and `out2.g` are what `mse_grad` gives', lambda a, b, c: .5*c/b.numel()))),
+        *((('swapped', 'what comes back from the two heads is added, with no mean', heads(join)) for join in (lambda first, second: (first + second)/2,))),
+        *((('swapped', 'what comes back from the two heads is added, neither subtracted nor multiplied', heads(join)) for join in (lambda first, second: first - second, lambda first, second: second - first, lambda first, second: first*second, torch.maximum))),
+        *((('swapped', 'one head is in it twice, and the other one not at all', heads(join)) for join in (lambda first, second: 2*first, lambda first, second: 2*second)))] + [
+        ('missing', f'only what came back from `{head}` is in it, and what came from the other head is lost (a second `lin_grad` replaces what the first has set): add the two', heads(join))
         for head, join in (('out2', lambda first, second: second), ('out', lambda first, second: first))] + [
         (cause, says, late(exchange, *added)) for exchange in (False, True) for cause, says, *added in (
         ('stale', 'the sum comes too late: `relu_grad` has read `l2.g` before, with one of the heads in it', 'l2'),

@@ -12,8 +12,8 @@ __all__ = ['LESSON', 'TASKS', 'ORDER_SLIPS', 'STRETCHED', 'ONES', 'SHAPE_SLIPS',
            'NumEqual', 'NumTimes', 'NumLevel', 'NumMet', 'NumMetAdds', 'NumMetClears', 'NumExercise', 'stretched_cases',
            'front_only', 'ones_of', 'by_steps', 'in_front', 'of_one', 'stretched', 'summed_over', 'zeros', 'look_again',
            'from_left', 'first_of', 'nothing', 'outcome', 'alike', 'StretchedExercise', 'pair', 'PartsExercise',
-           'div_cases', 'div_rule_of', 'amax_cases', 'on_top', 'shared_top', 'RowsExercise', 'soft_top',
-           'logsumexp_cases', 'soft_rule', 'soft_y', 'soft_grad', 'shifts', 'y_of', 'grad_of', 'summed']
+           'div_cases', 'div_rule_of', 'amax_cases', 'on_top', 'shared_top', 'soft_top', 'logsumexp_cases', 'soft_rule',
+           'soft_y', 'soft_grad', 'shifts', 'y_of', 'grad_of', 'summed']
 
 # %% ../../nbs/exercises/engine.ipynb #e1160002
 import math, operator, random
@@ -651,14 +651,7 @@ def on_top(y, x): return (x == y[:, None]).to(x.dtype)
 
 def shared_top(g, y, x): return g[:, None]*on_top(y, x)/on_top(y, x).sum(1, keepdim=True)
 
-class RowsExercise(Exercise):
-    "Where shapes don't meet, a number a row has to stand as a column"
-    def judged(self, attempt, explain=True): # as `judge` calls it; to a `Verdict`
-        said = judged(self, attempt, explain)
-        if said.cause != 'raised' or said.voice == 'repair' or 'must match the size of tensor' not in said.says: return said
-        return said._replace(says=f'{said.says}\ny and g have one number a row, (n,), and x is (n,i). Beside x they have to stand as columns, (n,1): `[:, None]`.')
-
-TASKS += [RowsExercise('amax_rule', 'amax_rule(g, y, x)', amax_cases, right=lambda g, y, x: shared_top(g, x.amax(1), x),
+TASKS += [Exercise('amax_rule', 'amax_rule(g, y, x)', amax_cases, right=lambda g, y, x: shared_top(g, x.amax(1), x),
     meaning='What comes in at the top is divided among those who reach it. Nothing is lost, and nothing is made.',
     hints=('Who moves y? Only those that are equal to it. Compare x with y, which needs a second dimension for that.',
            'On paper: x = (3, 1, 3), g = 4. Two reach the maximum, so each gets 2: (2, 0, 2).',

@@ -43,6 +43,15 @@ TASKS += [Question('nudges_needed', 10,
      12: 'x and y are given: only weights and biases are nudged.', 13: 'x and y are given: only weights and biases are nudged.'},
     'How many weights and biases are there, and what else has to be known to say how much a nudge has changed?',
     ('Count the weights and the biases in the picture.', 'To know a change, you need the loss after the nudge and the loss before it. Is "before" another one each time?')),
+ Question('back_to_w21', 15,
+    'The weight moves t₁ at the rate x₂ = 3, and t₁ moves the loss at the rate 5.',
+    {5: 'That is how fast the loss moves with t₁. And how fast does t₁ move with this weight?',
+     3: 'That is how fast t₁ moves with this weight. And how fast does the loss move with t₁?',
+     8: 'Two rates, one after the other: if t₁ moves 3 times as far as the weight, and the loss 5 times as far as t₁, how far does the loss move?',
+     10: 'In the pencil network x₂ was 2. Here it is 3.', 12: 'In the pencil network t₁ had the gradient 4. Here it has 5.'},
+    'If the weight grows by 0.01, by how much does t₁ grow? And the loss, which moves 5 times as far as t₁?',
+    ('The weight is multiplied by x₂ = 3. If it grows by 0.01, by how much does t₁ grow?',
+     't₁ grows by 0.03, and the loss by 5 for each unit of that. How much is it for each unit of the weight?')),
  Question('walk_back_cost', 1,
     'Here each weight of the long first layer is used once forward and once back. How near to 1 it is, and what depth does to it, is measured next.',
     {39301: 'That is the price of nudging, which asks each number anew. Walking back, what is known near the end is used for everything before it.',
@@ -82,7 +91,7 @@ def nudge_cases():
         (lambda w: w[0]**2 + 1, [3.], 0, 1e-6, 6.), (lambda w: w[0]**2*w[1] - w[2], [3., -2., 1.], 1, 1e-6, 9.),
         *((pencil, numbers, k, 1e-6, slope) for k, slope in enumerate((4., 0., 8., 0., 4., 0., 20., 0., 4.)))):
         want = dict(result=torch.tensor(slope, dtype=torch.float64), w=torch.tensor(w, dtype=torch.float64))
-        yield Case(f'a loss of {len(w)} numbers, k = {k}, step = {step:g}', dict(loss=loss, w=w, k=k, step=step), want, dict(step=step))
+        yield Case(f'a loss of {len(w)} number{"s"*(len(w) > 1)}, k = {k}, step = {step:g}', dict(loss=loss, w=w, k=k, step=step), want, dict(step=step))
 
 # %% ../../nbs/exercises/mnist.ipynb #d0e1b1c6
 def run_nudge(attempt, args, names):
@@ -146,7 +155,7 @@ def downhill_cases():
         (lambda w: (w[0] + 2*w[1] - 3)**2, [2., 4.], .05, 3), (lambda w: w[0]**2*w[1] - w[2], [3., -2., 1.], .02, 4),
         (lambda w: w[0]**2 + 1, [3.], 1.25, 2), (pencil, numbers, .01, 1), (pencil, numbers, .005, 6)):
         want = dict(result=torch.tensor(walked(loss, w, rate, steps), dtype=torch.float64).round(decimals=4))
-        yield Case(f'a loss of {len(w)} numbers, rate = {rate:g}, steps = {steps}', dict(loss=loss, w=w, rate=rate, steps=steps), want, dict(rate=rate, steps=steps))
+        yield Case(f'a loss of {len(w)} number{"s"*(len(w) > 1)}, rate = {rate:g}, steps = {steps}', dict(loss=loss, w=w, rate=rate, steps=steps), want, dict(rate=rate, steps=steps))
 
 # %% ../../nbs/exercises/mnist.ipynb #d0e00015
 def run_numbers(attempt, args, names):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'registered_cases', 'torch_linear', 'run_registered', 'net_class', 'keeps', 'built', 'has', 'whole',
-           'registered', 'keeps_only', 'RegisteredExercise', 'bare', 'function_cases', 'run_function', 'function_class',
-           'matmul_cases', 'run_matmul', 'two_inputs']
+           'registered', 'keeps_only', 'RegisteredExercise', 'bare', 'function_cases', 'run_function',
+           'FunctionExercise', 'function_class', 'matmul_cases', 'run_matmul', 'two_inputs']
 
 # %% ../../nbs/exercises/nn_module.ipynb #6c997c9d
 import torch
@@ -43,8 +43,8 @@ Question('nn_linear_gradient', (50, 784), 'A gradient has the shape of what it b
     ('Which shape has `weight` itself?', 'PyTorch keeps it as (outputs, inputs).', '`nn.Linear(784, 50)` has 784 inputs and 50 outputs.')),
 Question('size_at_zero', (5, 0), 'The sign of 3 is 1, that of 0 is 0, and 5 arrives at both.',
     {(1, 0): 'Those are the slopes. What arrives from upstream is multiplied in.', (5, 5): 'At 3 that is right. But `sign` has three values: which at exactly 0?', (5, -5): 'At 3 that is right. But `sign` has three values: which at exactly 0?',
-     (3, 0): 'That is what `forward` gives. Asked is the gradient.', (15, 0): 'That is 5 times the *value*. What counts is how fast the size moves with its input: at 3 its slope is 1.', (30, 0): 'That would be the slope of a square. The size has the slope 1 at 3.'},
-    'How fast does the size move with p, at 3? What is `sign` at 0? And what arrives at both?',
+     (3, 0): 'That is what `forward` gives. Asked is the gradient.', (15, 0): 'That is 5 times the *value*. What counts is how fast |p| moves with p: at 3 its slope is 1.', (30, 0): 'That would be the slope of a square. |p| has the slope 1 at 3.'},
+    'How fast does |p| move with p, at 3? What is `sign` at 0? And what arrives at both?',
     ('What is `inp.sign()` for (3, 0)?', '(1, 0), and what arrives is multiplied in.', '5·1 and 5·0')),
 Question('half_moves', 'first', 'The optimiser moves what it was given, and it was given what the model found: the layer that is an attribute.',
     {'second': 'That one stands in the list alone. Which parameters does `partly.parameters()` find?', 'both': 'Both have a gradient. But the optimiser moves what it was given: which parameters does `partly.parameters()` find?',
@@ -182,6 +182,15 @@ def run_function(attempt, args, names):
     g, = torch.autograd.grad(out, leaf, args['upstream'], allow_unused=True)
     return {'out': out.detach(), 'inp.g': g}
 
+class FunctionExercise(Exercise):
+    "Says of a right one, too, if it keeps tensors without `save_for_backward`"
+    def judged(self, attempt, explain=True): # as `judge` calls it; to a `Verdict`
+        said = judged(self, attempt, explain)
+        if not said.ok: return said
+        out = attempt.apply(*(t.detach().requires_grad_() for k, t in self.all_cases()[0].args.items() if k != 'upstream'))
+        kept = [f'`ctx.{name}`' for name, t in vars(out.grad_fn).items() if isinstance(t, Tensor)]
+        return said._replace(says=f'{said.says}\nBut {" and ".join(kept)} should be kept by `ctx.save_for_backward`: then PyTorch notices a change before the way back.') if kept else said
+
 def function_class(grad, f=relu, keep=lambda inp, out: inp): # functions of g and what was kept; of inp; of inp and out
     "A `torch.autograd.Function`"
     class Made(torch.autograd.Function):
@@ -197,7 +206,7 @@ def function_class(grad, f=relu, keep=lambda inp, out: inp): # functions of g an
     return Made
 
 # %% ../../nbs/exercises/nn_module.ipynb #3862d87c
-TASKS += [Exercise('relu_function', 'ReLU.apply(inp).backward(upstream)', function_cases, run=run_function, stub=('forward', 'backward'),
+TASKS += [FunctionExercise('relu_function', 'ReLU.apply(inp).backward(upstream)', function_cases, run=run_function, stub=('forward', 'backward'),
     right=function_class(lambda g, inp: g*(inp > 0)), unset='is None: `backward` returned nothing',
     meaning='Your own rule is part of PyTorch\'s graph now. Everything in PyTorch is made of such pairs.',
     hints=('`ctx.save_for_backward` keeps tensors for the way back, `ctx.saved_tensors` is the tuple of them.',
@@ -239,7 +248,7 @@ def two_inputs(grads): # function of g, inp and w
     return Made
 
 # %% ../../nbs/exercises/nn_module.ipynb #b9e00003
-TASKS += [Exercise('matmul_function', 'MatMul.apply(inp, w).backward(upstream)', matmul_cases, run=run_matmul, stub=('forward', 'backward'),
+TASKS += [FunctionExercise('matmul_function', 'MatMul.apply(inp, w).backward(upstream)', matmul_cases, run=run_matmul, stub=('forward', 'backward'),
     right=two_inputs(lambda g, inp, w: (g @ w.t(), inp.t() @ g)), unset='is None: `backward` returned nothing for it',
     meaning='One gradient for each input, in the order in which they went in. With a bias, it would be lesson 3 in PyTorch.',
     hints=('How many inputs went in? `backward` returns a gradient for each of them.',

@@ -123,12 +123,14 @@ class StepExercise(Exercise):
         try: slip = explain and within(SECONDS, lambda: self.slip(run_all(self, attempt, 0)))
         except (Exception, SystemExit): slip = None
         task = replace(self, cases=self.all_cases, suspects=[(*slip, attempt)]) if slip else self
-        return judged(task, attempt, explain)
+        said = judged(task, attempt, explain)
+        place = 'has another length' in said.says and f'What is new belongs in the place of the old: `{said.tensor}[k] = …`, or it is written into it.'
+        return said._replace(says=f'{said.says}\n{place}') if place else said
 
     def slip(self, runs): # of all cases
         "Cause and sentence of the first thing that is wrong, if its list has it; None"
         for kind, slips in self.slips.items():
-            rows = [(run.got[name], case.want[name], known(case, k)) for case, run in zip(self.all_cases(), runs) for k in range(len(case.args['params'])) for name in [f'{kind}[{k}]']]
+            rows = [(run.got[name] if run.got[name] is not None else torch.zeros_like(case.want[name]), case.want[name], known(case, k)) for case, run in zip(self.all_cases(), runs) for k in range(len(case.args['params'])) for name in [f'{kind}[{k}]']]
             if all(same(got, want) for got, want, _ in rows): continue
             return next(((cause, says) for cause, says, *fs in slips for f in fs if all(same(got, f(o)) for got, _, o in rows)), None)
 
@@ -173,6 +175,7 @@ TASKS += [StepExercise('momentum_step', 'momentum_step(params, velocity, lr, mom
     ('swapped', '`momentum` belongs to the old velocity, and the new gradient counts in full', lambda o: o.v0 + o.momentum*o.g, lambda o: o.momentum*(o.v0 + o.g)),
     ('swapped', 'all of the old velocity is kept, so it never ends. `momentum` is the share of it that stays', lambda o: o.v0 + o.g),
     ('swapped', '`momentum` times the parameter stands where `momentum` times the old velocity belongs', lambda o: o.momentum*o.p + o.g),
+    ('accumulated', 'the old velocity is in it twice: whole, and times `momentum`', lambda o: (1 + o.momentum)*o.v0 + o.g),
     ('sign', 'the gradient is added to the velocity; the minus belongs to the step', lambda o: o.momentum*o.v0 - o.g),
     ('swapped', 'nothing of the old velocity is in the new one, and that is all of momentum', lambda o: o.g, lambda o: o.lr*o.g),
     ('swapped', 'the new gradient is not in it', lambda o: o.momentum*o.v0),
@@ -225,17 +228,21 @@ def mean_slips(name, what, share, other, parts): # names; function of what is `k
     ('missing', f'{name} is still what it was. The new mean has to be written into it, or stand in its place in the list: under a name alone it is lost after the step', lambda old, new, b, c, o: old),
     ('swapped', f'in the first step {name} is all of {what}. It starts at 0 there as well and takes its 1 − {share}; dividing a copy by 1 − {share}ᵗ makes up for that', lambda old, new, b, c, o: new if o.t == 1 else b*old + (1 - b)*new),
     ('factor', f'the learning rate belongs to the step, not into {name}', *(lambda old, new, b, c, o, s=s: b*old + s*(1 - b)*o.lr*new for s in (1, -1)), *(lambda old, new, b, c, o, s=s: b*old + s*o.lr*new for s in (1, -1)), lambda old, new, b, c, o: o.lr*(b*old + (1 - b)*new)),
+    ('accumulated', f'the old {name} is in it twice: whole, and times {share}', lambda old, new, b, c, o: (1 + b)*old + (1 - b)*new, lambda old, new, b, c, o: (1 + b)*old + new),
+    ('swapped', f'{what} was divided before it went into {name}. The mean as a whole is divided, in the step', lambda old, new, b, c, o: b*old + (1 - b)*new/(1 - b**o.t)),
     ('sign', f'{what} is added to {name}; the minus belongs to the step', lambda old, new, b, c, o: b*old - (1 - b)*new)]
     return [(cause, says, *(lambda o, f=f: f(*parts(o), o) for f in fs)) for cause, says, *fs in slips]
 
 
 # %% ../../nbs/exercises/train.ipynb #c1000034
 M_SLIPS = [*mean_slips('m', 'the gradient', 'beta1', 'beta2', lambda o: (o.m0, o.g, o.beta1, o.beta2)),
+    ('swapped', 'the parameter stands where its gradient belongs', lambda o: o.beta1*o.m0 + (1 - o.beta1)*o.p),
     ('swapped', 'm is the mean of the gradients themselves, not of their squares', lambda o: o.beta1*o.m0 + (1 - o.beta1)*o.g**2, lambda o: o.beta2*o.m0 + (1 - o.beta2)*o.g**2)]
 
 SQ_SLIPS = [*mean_slips('sq', 'the square of the gradient', 'beta2', 'beta1', lambda o: (o.sq0, o.g**2, o.beta2, o.beta1)),
     ('swapped', 'the gradient went into sq without being squared', *(lambda o, part=part: o.beta2*o.sq0 + part(o) for part in (lambda o: (1 - o.beta2)*o.g, lambda o: (1 - o.beta2)*o.g.abs(), lambda o: o.g, lambda o: o.g.abs()))),
     ('swapped', 'm was squared for sq. It is the mean of the squares of the *gradients*', *(lambda o, x=x: o.beta2*o.sq0 + (1 - o.beta2)*x(o)**2 for x in (lambda o: o.m, lambda o: o.m0, lambda o: o.m/(1 - o.beta1**o.t))), lambda o: o.m**2),
+    ('swapped', 'the parameter was squared, where its gradient belongs', lambda o: o.beta2*o.sq0 + (1 - o.beta2)*o.p**2),
     ('swapped', 'the gradient was multiplied with m for sq, which takes its square', lambda o: o.beta2*o.sq0 + (1 - o.beta2)*o.g*o.m),
     ('swapped', 'sq is the mean of the squares of the gradient itself, not of its distance from m', lambda o: o.beta2*o.sq0 + (1 - o.beta2)*(o.g - o.m)**2, lambda o: o.beta2*o.sq0 + (1 - o.beta2)*(o.g - o.m0)**2, lambda o: o.beta2*o.sq0 + (1 - o.beta2)*(o.g - o.m0)*(o.g - o.m)),
     ('swapped', 'what is kept in sq is the mean of the squares; the root is taken in the step, of a copy', lambda o: (o.beta2*o.sq0 + (1 - o.beta2)*o.g**2).sqrt()),
@@ -255,6 +262,7 @@ WHOLES = [  # by what m and sq are divided
     ('missing', 'sq was made whole, and m was not: it starts at 0 as well', wholes(lambda b, t: 1, powers)),
     ('missing', 'm was made whole, and sq was not: it starts at 0 as well', wholes(powers, lambda b, t: 1)),
     ('factor', '1 − beta is the share in the first step. After t steps the share that is there is 1 − betaᵗ', wholes(lambda b, t: 1 - b, lambda b, t: 1 - b), wholes(lambda b, t: 1 - b, powers), wholes(powers, lambda b, t: 1 - b)),
+    ('factor', 'm and sq were made whole in the first step alone. They are too small for many steps: their share is 1 − betaᵗ', wholes(lambda b, t: 1 - b if t == 1 else 1, lambda b, t: 1 - b if t == 1 else 1)),
     ('factor', 'the share that is still missing is beta to the power of t, not times t', wholes(lambda b, t: 1 - b*t, lambda b, t: 1 - b*t)),
     ('factor', 'the share that is there is 1 − betaᵗ: the power is that of beta alone, not of 1 − beta', wholes(lambda b, t: (1 - b)**t, lambda b, t: (1 - b)**t)),
     ('factor', 'm and sq were divided by betaᵗ, the share that is still missing. The share that is there is 1 − betaᵗ', wholes(lambda b, t: b**t, lambda b, t: b**t)),
@@ -283,6 +291,12 @@ FORMS = [   # of m and sq, divided by that; what is known; by what they were div
     ('swapped', 'this is the variant of Nesterov, which looks one step ahead: the gradient is in m already', lambda m, sq, o, one, two: (o.beta1*m + (1 - o.beta1)*o.g/one)/(sq.sqrt() + o.eps)),
     ('swapped', 'below the root stands m, in the place of sq', lambda m, sq, o, one, two: m/((o.m.abs()/two).sqrt() + o.eps), lambda m, sq, o, one, two: m/(m.abs().sqrt() + o.eps), lambda m, sq, o, one, two: m/(m.abs() + o.eps)),
     ('swapped', 'the root is that of the gradient of this batch alone; sq is the mean', lambda m, sq, o, one, two: m/(o.g.abs() + o.eps)),
+    ('swapped', 'm and sq have changed places', lambda m, sq, o, one, two: sq/(m.abs().sqrt() + o.eps), lambda m, sq, o, one, two: sq/(m.abs() + o.eps), lambda m, sq, o, one, two: sq/(m.sqrt() + o.eps)),
+    ('swapped', 'sq was squared, where its root belongs', lambda m, sq, o, one, two: m/(sq + o.eps)**2, lambda m, sq, o, one, two: m/(sq**2 + o.eps)),
+    ('swapped', 'the step has the sign alone, and is always of one length', lambda m, sq, o, one, two: o.g.sign(), lambda m, sq, o, one, two: m.sign()),
+    ('factor', 'another number stands where `eps` belongs', *(lambda m, sq, o, one, two, e=e: m/(sq.sqrt() + e) for e in (1e-5, 1e-6, 1e-7, 1e-8))),
+    ('swapped', 'the learning rate multiplies the whole fraction; here it stands in the divisor', lambda m, sq, o, one, two: m/(o.lr*sq.sqrt() + o.eps)/o.lr, lambda m, sq, o, one, two: m/(o.lr*(sq.sqrt() + o.eps))/o.lr),
+    ('accumulated', '`lr` was divided once more for each parameter. It is the same for all of them', lambda m, sq, o, one, two: m/one**o.k/(sq.sqrt() + o.eps)),
     ('factor', 'the learning rate is missing', lambda m, sq, o, one, two: m/(sq.sqrt() + o.eps)/o.lr),
     ('sign', 'the step went along m; it goes against it', lambda m, sq, o, one, two: -m/(sq.sqrt() + o.eps))]
 
