@@ -54,7 +54,7 @@ Question('b2_g_sign', '-', 'Raise the bias, and all predictions rise, as nearly 
     'Raise the bias a little. What do the predictions do, and what does the loss?',
     ('A gradient\'s sign says what the loss does when the number rises.', 'The number is added to every prediction, and nearly all of them are too low.', 'The loss falls.')),
 Question('outer_memory', 7.84, '50,000 · 784 · 50 numbers of 4 bytes, to make a result of 157 kB.',
-    {1.96: 'That is how many billions of *numbers* there are. Each takes 4 bytes.', .1568: 'That is x itself, n·i numbers. A table has i·o numbers, and there are n of them.', 7840: 'In MB. And in GB?', 7_840_000: 'In kB. And in GB?', 7_840_000_000: 'In bytes that is right. And in GB?', 15.68: 'A float32 number takes 4 bytes, not 8.', 7.3: 'In units of 2³⁰ bytes. Here a GB is 10⁹.',
+    {1.96: 'That is how many billions of *numbers* there are. Each takes 4 bytes.', 7840: 'In MB. And in GB?', 7_840_000: 'In kB. And in GB?', 7_840_000_000: 'In bytes that is right. And in GB?', 15.68: 'A float32 number takes 4 bytes, not 8.', 7.3: 'In units of 2³⁰ bytes. Here a GB is 10⁹.',
      .000157: 'That is one table. There are n of them.', .157: 'In MB that is one table, or in GB x itself. There is a table of i·o numbers for every sample.', .01: 'That is g, n·o numbers. A table has i·o numbers, and there are n of them.'},
     'How many numbers has one table, and how many tables are there?',
     ('One table has a number for each input and output.', 'One table has 784·50 numbers. There are 50,000 tables.', '50,000·784·50·4 bytes'), tol=.015),

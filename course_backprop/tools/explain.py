@@ -113,7 +113,7 @@ def advice(exercise, attempt, error, line): # the exception; the learner's line
     if 'backward' in exercise.stub and 'backward()' in said and 'positional argument' in said: return '`backward` is called without arguments: what arrives is the `.g` of what the last call has returned.'
     if 'logical_xor' in said: return 'A mask has no minus: make numbers of it first, `(a > b).to(x.dtype)`.'
     few = re.search(r'values to unpack \(expected (\d+)', said)
-    if few and 'saved_tensors' in line: return '`ctx.saved_tensors` has what the last `ctx.save_for_backward(...)` was given: hand over all of it in one call.'
+    if few and 'saved_tensors' in line and 'got 0' not in said: return '`ctx.saved_tensors` has what the last `ctx.save_for_backward(...)` was given: hand over all of it in one call.'
     if few and [*traceback.walk_tb(error.__traceback__)][-1][0].f_code not in codes(attempt): return f'What was called there takes exactly {few[1]}: is what you hand to it as long as what you were given?'
     if few: return f'That line takes exactly {few[1]}, and here it is another number. Where the number may differ, a loop takes as many as there are.'
     if 'call the layer first' in said and any('forward' in c.co_names for c in codes(attempt)): return '`forward` is the formula alone, and keeps nothing: call the layer itself.'
@@ -413,7 +413,7 @@ def speak(exercise, attempt, name, three, raw, seen, seeded, these, order): # ru
     sure = not weak and related[0] != 'swapped'
     def known():
         found = suspected(exercise, raw, seen, name, these)
-        return found and (found[0], f'{related[1]}: {found[1]}' if sure else f'is wrong: {found[1]}', 'suspect', None)
+        return found and (found[0], f'{related[1]}: {found[1]}' if sure and not related[1].endswith('?') else f'is wrong: {found[1]}', 'suspect', None)
     if (not sure or related[0] in FACTORS or related == uniform or 'of its rows' in related[1]) and (said := known()): return said
     fix = repair(exercise, attempt, *[FEW]*sure)
     if fix:

@@ -14,8 +14,8 @@ __all__ = ['STEADY', 'WORKS', 'TABLE', 'PRODUCTS', 'NO_VALUES', 'COUNT', 'GONE',
            'with_dtype', 'renamed', 'aimed', 'other_parameters', 'simple', 'other_block', 'in_turns', 'moved',
            'one_more', 'registered', 'Edit', 'edits', 'idles', 'cancels', 'is_one', 'idle', 'applied', 'edited',
            'nearness', 'grouped', 'together', 'Search', 'cause_of', 'Repair', 'all_of_them', 'capital', 'told',
-           'before_after', 'silent', 'repair', 'Results', 'as_it_should_be', 'astray', 'Heard', 'each', 'codes', 'Call',
-           'calls_of', 'call_order', 'in_letters', 'they_meet', 'misfit_shapes']
+           'around', 'before_after', 'silent', 'repair', 'Results', 'as_it_should_be', 'astray', 'Heard', 'each',
+           'codes', 'Call', 'calls_of', 'call_order', 'in_letters', 'they_meet', 'misfit_shapes']
 
 # %% ../../nbs/tools/repair.ipynb #d88fe821
 import ast, copy, dis, inspect, itertools, linecache, math, re, sys, types, warnings
@@ -748,7 +748,7 @@ TABLE += [Row(*o) for o in (
     (1, 'missing', renamed, '`{old}` is not where gradients are kept in this course; `{new}` is'),
     (1.5, 'swapped', less, 'without `{gone}`: `{new}`'),
     (1.5, 'swapped', other_brackets, '{more}: `{new}`'),
-    (2, 'transposed', partial(products, ast.MatMult), 'not `{old}` but `{new}`'),
+    (2, 'transposed', partial(products, ast.MatMult), 'in `{old}` the wrong indices meet: turn a factor, or exchange the two: `{new}`'),
     (2, 'shape', other_reduction, '{more}: `{new}`'),
     (2, 'swapped', other_arguments, '{more}: `{new}`'),
     (2, 'swapped', other_index, '{more}: `{new}`'),
@@ -762,7 +762,7 @@ TABLE += [Row(*o) for o in (
     (2, 'swapped', other_parameters, 'the parameters have to be `{new}`, not `{old}`'),
     (2, 'factor', other_number, '`{old}` should be `{plain}`'),
     (3, 'swapped', other_call, '`{old}` itself stands where `{new}` belongs'),
-    (3, 'shape', partial(products, ast.Mult), 'not `{old}` but `{new}`'),
+    (3, 'shape', partial(products, ast.Mult), 'in `{old}` a factor has to be turned: `{new}`'),
     (3, 'swapped', other_function, '{more}: `{new}`'),
     (3, 'dtype', with_dtype, 'without a dtype it is float32; that of `{x}` is meant: `{new}`'),
     (3.5, 'stale', moved, '{more}'))]
@@ -938,6 +938,15 @@ class Search:
             except (Exception, SystemExit): pass
         return fails(attempt) and not fails(self.attempt)
 
+    def ends_error(self, attempt, e):
+        "Does it come to its end in every case, and is what the edited statement sets right?"
+        names = [k for k in self.goal if isinstance(e.new, ast.expr) and self.sets(e.place.stmt, {k})]
+        def right(case):
+            now, run = self.wrong_in(attempt, case)
+            return not now & {*names} and not run.changed
+        try: return bool(names) and all(map(right, self.cases))
+        except (Exception, SystemExit): return False
+
     def trial(self, changes):
         "Try some edits together"
         self.tried += 1
@@ -951,24 +960,26 @@ class Search:
         if wrong is not None and len(changes) > 1 and not nested:           # none that is not needed
             fewer = next((o for k in range(len(changes)) if self.still_wrong(edited(self.attempt, *(o := changes[:k] + changes[k+1:]))) == wrong), None)
             if fewer: return self.trial(fewer)
-        if wrong is None: self.near.append((sum(near), changes))
+        if wrong is None:
+            self.near.append((sum(near), changes))
+            if self.raises and len(changes) == 1 and self.ends_error(new, changes[0]): self.found.append((True, changes))
         elif self.unmade(new): self.near.append((sum(near), changes))
         elif not wrong or not ('acts' in self.cases[0].args or any(e.row.how == 'E → Q' for e in changes)): self.found.append((bool(wrong), changes))
 
-    def done(self): return self.tried >= self.trials or any(not wrong for wrong, _ in self.found)
+    def done(self, share): return self.tried >= share*self.trials or any(not wrong for wrong, _ in self.found)
 
-    def run(self, todo):
-        "Try lists of edits until one makes all right, or patience is at its end"
+    def run(self, todo, share=1.):
+        "Try lists of edits until one makes all right, or a share of what may be tried is at its end"
         todo, rest = iter(todo), [True]
         def some():
             spent = clock()
             for changes in todo:
                 try: self.trial(changes)
                 except Exception: pass
-                if self.done() or spent() > .1: break
+                if self.done(share) or spent() > .1: break
             else: rest.clear()
             self.spent += spent()
-        while rest and not self.done() and self.spent < self.exercise.patience:
+        while rest and not self.done(share) and self.spent < share*self.exercise.patience:
             try: within(5, some)
             except TimeoutError: self.spent += 5
 
@@ -983,8 +994,8 @@ class Search:
         return e.row.rank - near + .4*far - 1.5*alike + many
 
     def near_by(self, stmt):
-        "Does a statement set what is wrong, or what is used there?"
-        if stmt not in self.known: self.known[stmt] = 1.5*self.sets(stmt, self.targets) or self.sets(stmt, self.used)
+        "Does a statement set what is wrong, or what is used there? All of a helper counts"
+        if stmt not in self.known: self.known[stmt] = 1.5*self.sets(stmt, self.targets) or self.sets(stmt, self.used) or any(stmt is o for p in self.parts if p.name.endswith('()') for o in ast.walk(p.tree))
         return self.known[stmt]
 
     def sets(self, stmt, names):
@@ -1058,17 +1069,22 @@ def told(changes):
     if len(said) > 1 and all(e.row is changes[0].row for e in changes):
         others = ', '.join(f'`{text(e.words["T"])}`' for e in changes[1:] if 'T' in e.words and text(e.words['T']) != text(changes[0].words['T']))
         lines, once = sorted({str(line) for line, _ in said}, key=int), len({words for _, words in said}) == 1
-        return f'Line{"s" if lines[1:] else ""} {" and ".join([", ".join(lines[:-1]), lines[-1]] if lines[1:] else lines)}: {said[0][1]}{", each time" if once and all_of_them(changes) else f"; likewise {others}" if others else f"; in all `{before_after(changes)[1]}`"}'
+        return f'Line{"s" if lines[1:] else ""} {" and ".join([", ".join(lines[:-1]), lines[-1]] if lines[1:] else lines)}: {said[0][1]}{", each time" if once and all_of_them(changes) else f"; likewise {others}" if others else f"; in all `{before_after(changes)[1].splitlines()[0]}`"}'
     return capital('; and '.join(f'line {line}: {words}' for line, words in said))
 
-def before_after(changes):
-    "The statement that the first edit is in, before and after all of them"
-    place = changes[0].place
+def around(place):
+    "A function that gives the text of the statement, or the block, that a place is in"
     at = next((p for p in places(place.part) if p.node is place.stmt), None)
-    if isinstance(place.node, (list, ast.arguments)) or at is None: shown = lambda: text(place.part.tree) if at is None else '\n'.join(map(text, getattr(place.parent, place.field)))
-    else: shown = lambda: text(getattr(at.parent, at.field) if at.index is None else getattr(at.parent, at.field)[at.index])
-    before = shown()
-    with applied(*changes): return before, shown()
+    if at is None: return lambda: text(place.part.tree)
+    if isinstance(place.node, (list, ast.arguments)): return lambda: '\n'.join(map(text, getattr(place.parent, place.field)))
+    return lambda: text(getattr(at.parent, at.field) if at.index is None else getattr(at.parent, at.field)[at.index])
+
+def before_after(changes):
+    "The statements that edits are in, before and after all of them"
+    shown = [around(e.place) for e in {id(e.place.stmt): e for e in changes}.values()]
+    def now(): return '\n'.join(f() for f in shown)
+    before = now()
+    with applied(*changes): return before, now()
 
 @contextmanager
 def silent():
@@ -1086,9 +1102,9 @@ def repair(exercise,   # `Exercise`
     try:
         s = within(10, lambda: Search(exercise, attempt, trials))
         if not s.parts or not s.probes: return None
-        todo, start = s.singles(), sum(within(5, lambda: s.near_to(attempt)))
-        s.run(todo)
-        if not s.found: s.run(s.pairs(start))
+        ones, start = s.singles(), sum(within(5, lambda: s.near_to(attempt)))
+        for todo, share in (ones, .5), (s.pairs(start), .8), (ones, 1.):           # two likely ones before one that is not
+            if not s.found: s.run(todo, share)
     except TimeoutError: return None
     if not s.found: return None
     wrong, changes = min(s.found, key=lambda o: o[0])
