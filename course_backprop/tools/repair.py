@@ -450,6 +450,7 @@ def sensible(how, place, new, words, scope):
     if how.startswith('R → R') and 'Q' in words and (isinstance(old := scope.at.get(id(place.node)), bool) or getattr(old, 'dtype', None) == torch.bool): return False       # one doesn't calculate with yes and no
     if how == 'R → Q - R' and text(words['R']).removesuffix('.clone()') == text(words['Q']): return False
     if how == 'R → R + Q; R → R - Q': return text(words['Q']) not in text(words['R'])           # it would only undo what stands there
+    if how == 'Z → Z**2' and any(isinstance(k, (ast.For, ast.While)) for k in place.above): return isinstance(scope.at.get(id(place.node)), (float, Tensor))
     if how == 'Z → Z.sign()': return isinstance(place.node, (ast.Name, ast.Call))
     if how == 'Z → J.numel()': return isinstance(place.node, (ast.Call, ast.Subscript)) and isinstance(scope.at.get(id(place.node)), (int, Tensor)) and getattr(scope.at[id(place.node)], 'ndim', 0) == 0 and not is_count(place.node)
     if not isinstance(new, ast.BinOp): return True
@@ -522,6 +523,7 @@ def other_operator(place, scope):
     "Another arithmetic operator"
     o = place.node
     for op in OPS if isinstance(o, ast.BinOp) and type(o.op) in OPS else ():
+        if op is ast.Pow and not isinstance(o.right, ast.Constant) and not isinstance(scope.at.get(id(o.right)), (float, Tensor)): continue    # whole numbers grow without end, and nothing can stop that
         if not isinstance(o.op, op) and {op, type(o.op)} != {ast.Add, ast.Sub}:
             yield changed_node(o, op=op()), dict(cause='factor' if {op, type(o.op)} == {ast.Mult, ast.Div} else 'swapped')
 
