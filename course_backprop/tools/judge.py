@@ -14,7 +14,7 @@ from .compare import compare
 from .diagnose import Verdict, same
 from .explain import changed, few_samples, may_run_again, message, own_line, raised, why
 from .question import Question
-from .repair import repair
+from .repair import capital, repair
 from .run import MB, SECONDS, alike, as_it_was, copy_args, memory_of, misfit, quiet, rows, run_all, untouched, within
 
 # %% ../../nbs/tools/judge.ipynb #ddf3b72f
@@ -115,6 +115,6 @@ def right(exercise, found, memory='', note=''): # rows; sentences
     more = ' '.join(filter(None, (memory, exercise.meaning)))
     names, cases = list(dict.fromkeys(name for f in found for name in f)), exercise.all_cases()
     worst = max((r.rel_error for f in found for r in f.values() if r.ok), default=0.)
-    what = ', '.join(f'`{name}`' for name in names if name != 'result') or 'What comes back'
+    what = capital(', '.join('what comes back' if name == 'result' else f'`{name}`' for name in names))
     says = f'{what}: shape, {"" if " went in" in note else "dtype "}and every value compared with the truth in {len(cases)} cases; largest relative error {worst:.0e}.'
     return exercise.verdict('', '', says, more=more, note=note)
