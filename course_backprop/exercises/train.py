@@ -397,6 +397,7 @@ def too_few(model, before, x, y, x_valid, reached, bar): # to a cause and a sent
     if len(still) == 4: return 'missing', 'No parameter has moved. A step changes the tensors themselves, in place: `p -= ...`.'
     if still: return 'missing', f'{" and ".join(still)} have not moved.' if still[1:] else f'{still[0]} has not moved.'
     if not all(p.isfinite().all() for p in parameters(model)): return 'not-finite', 'Some parameters are no numbers any more: the steps were too long.'
+    if not model.losses: return 'unknown', 'No image went through `model(...)`, so of what happened on the way there is nothing to tell.'
     last = sum(model.losses[-100:])/len(model.losses[-100:])
     model.look()
     if model.moves < .9*model.backs: return 'missing', f'`backward` ran {model.backs:,} times, and the parameters moved {model.moves:,} times. Each `backward` puts new gradients in the place of the old ones: a step belongs after every one.'
@@ -407,7 +408,7 @@ def too_few(model, before, x, y, x_valid, reached, bar): # to a cause and a sent
     if dead + few >= 12: return 'factor', f'Of its 50 units {dead} are dead, and {few} more are open for fewer than 3 images in a hundred. How large are its outputs before the first step, and how long are the steps?'
     if model.seen < .9*model.budget: return 'missing', f'Of the {model.budget:,} images of the budget {model.budget - model.seen:,} are left.'
     if len(model.losses) < model.budget/50000*300: return 'missing', 'That is few steps: smaller batches make more of them out of the same images.'
-    if reached < bar - 100: return 'unknown', 'It learns, but less than so many images allow. Are the steps long enough? And does what an optimiser keeps, such as a velocity, last from one step to the next?'
+    if reached < bar - 100: return 'unknown', f'It has learned less than so many images allow: its loss ends at {last:.2g}. Are the steps long enough? And does what an optimiser keeps, such as a velocity, last from one step to the next?'
     return 'unknown', 'It learns as it should. Now choose: the size of the batches, the learning rate, momentum or Adam, shorter steps at the end, a little weight decay.'
 
 # %% ../../nbs/exercises/train.ipynb #c1000006
