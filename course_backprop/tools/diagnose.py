@@ -12,7 +12,7 @@ __all__ = ['CAUSES', 'FORMS', 'SPREADS', 'PARTS', 'FINDERS', 'UNKNOWN', 'GIVEN_A
            'jacobian', 'given_jacobian', 'find_paths', 'find_sum', 'Verdicts', 'runs', 'check_backward', 'judge_input']
 
 # %% ../../nbs/tools/diagnose.ipynb #695f5fd0
-import html, itertools, math, re
+import html, itertools, math, re, textwrap
 from fractions import Fraction
 from typing import NamedTuple
 import torch
@@ -229,7 +229,7 @@ def find_where(looks):
     masks = [signs(l) for l in looks]
     for words in [o for o in masks[0] if all(o in m for m in masks)]:
         mine = [m[words] for m in masks]
-        if all((w <= m).all() for w, m in zip(wrong, mine)) and sum(w.sum() for w in wrong) > .8*sum(m.sum() for m in mine) and not all(m.all() for m in mine):
+        if all((w <= m).all() for w, m in zip(wrong, mine)) and sum(w.sum() for w in wrong) > .8*sum(m.sum() for m in mine) < .72*sum(m.numel() for m in mine):
             if not all(l.got.isfinite().all() for l in looks): return 'not-finite', f'is nan or inf only where {words}'
             how = next((how for how, f in (('has the wrong sign', torch.neg), ('is 0', torch.zeros_like)) if all(same(l.got[m], f(l.want[m])) for l, m in zip(looks, mine))), 'is wrong')
             return 'wrong-mask' if looks[0].gate else 'missing', f'{how} only where {words}'
@@ -423,7 +423,11 @@ class Verdict(NamedTuple):
         return note + what + case, why, more
 
     @property
-    def line(self): return getattr(self.fix, 'after', '')
+    def line(self):
+        "As it should be; of a long block the lines that are new"
+        after, before = (getattr(self.fix, k, '').split('\n') for k in ('after', 'before'))
+        new = [o for o in after if o not in before] if len(after) > 3 else []
+        return textwrap.dedent('\n'.join(new or after))
 
     def __repr__(self):
         above, why, below = self.parts()
@@ -439,7 +443,7 @@ class Verdict(NamedTuple):
                           f'<p style="margin: 4px 0"><b>{html.escape(self.mark)}</b> · {code(self.title)}</p>', *above,
                           *([self.entries._repr_html_()] if self.entries else []), *folded, *below, '</div>'])
 
-GIVEN_AWAY = re.compile(r": `[^`]*`(?=; and line |; likewise |, each time|; in all |\.?$)|; in all `[^`]*`")      # how it should be, behind what is wrong
+GIVEN_AWAY = re.compile(r": `[^`]*`(?=; and line |; or else |; likewise |, each time|; in all |\.?$)|; in all `[^`]*`")      # how it should be, behind what is wrong
 FOLD = '<details style="margin: 6px 0"><summary style="cursor: pointer">{}</summary>'
 MARKS = {'not-started': '○ not started', 'special-case': '◐ half right'}
 COLORS = {'not-started': '#888888', 'special-case': '#E69F00'}

@@ -6,10 +6,10 @@
 __all__ = ['STEADY', 'WORKS', 'TABLE', 'PRODUCTS', 'NO_VALUES', 'COUNT', 'GONE', 'KEEP', 'MODULES', 'OPS', 'ALIKE', 'END', 'DIMS',
            'SUFFIX', 'TRIALS', 'FEW', 'COMPARED', 'DONE', 'VERBS', 'Part', 'parsed', 'inner', 'code_of',
            'does_the_same', 'tree_of', 'functions', 'helpers', 'source_of', 'Patience', 'rebuilt', 'Place', 'put',
-           'places', 'text', 'dotted', 'owner', 'seen_values', 'value_places', 'seen_at', 'Scope', 'Row', 'pattern',
-           'rewrites', 'fits', 'within_comparison', 'is_value', 'is_bound', 'is_operand', 'loaded', 'match', 'fill',
-           'made', 'changed_node', 'sensible', 'in_shape', 'is_count', 'written', 'name_of', 'is_method', 'less',
-           'missing_part', 'other_operator', 'other_brackets', 'products', 'meets', 'bare', 'other_reduction',
+           'places', 'text', 'whole', 'dotted', 'owner', 'seen_values', 'value_places', 'seen_at', 'Scope', 'Row',
+           'pattern', 'rewrites', 'fits', 'within_comparison', 'is_value', 'is_bound', 'is_operand', 'loaded', 'match',
+           'fill', 'made', 'changed_node', 'sensible', 'in_shape', 'is_count', 'written', 'name_of', 'is_method',
+           'less', 'missing_part', 'other_operator', 'other_brackets', 'products', 'meets', 'bare', 'other_reduction',
            'other_function', 'other_arguments', 'other_index', 'other_call', 'other_unpacking', 'other_number',
            'with_dtype', 'renamed', 'aimed', 'other_parameters', 'simple', 'other_block', 'in_turns', 'moved',
            'one_more', 'registered', 'Edit', 'edits', 'idles', 'cancels', 'is_one', 'idle', 'applied', 'edited',
@@ -158,8 +158,10 @@ def text(o): # a node, or a list of statements
     if isinstance(o, list): return '; '.join(map(text, o))
     if not isinstance(o, ast.AST): return str(o)
     if isinstance(o, ast.stmt): ast.fix_missing_locations(o)                # an expression is written without them
-    if isinstance(o, (ast.For, ast.While, ast.With, ast.If)): return ast.unparse(o).split('\n')[0] + ' …'
-    return re.sub(r' (\*\*|\*|//|/) ', r'\1', ast.unparse(o))
+    if isinstance(o, (ast.For, ast.While, ast.With, ast.If)): return whole(o).split('\n')[0] + ' …'
+    return whole(o)
+
+def whole(o): return re.sub(r' (\*\*|\*|//|/) ', r'\1', ast.unparse(o))
 
 def dotted(node): # to 'a.b.c'; '' if it is anything else
     words = []
@@ -573,11 +575,14 @@ def other_reduction(place, scope):
     was, other = name_of(o), dict(sum='mean', mean='sum')[name_of(o)]
     yield changed_node(o, func=changed_node(o.func, attr=other)), dict(more=f'a {other} belongs here, not a {was}', cause='sum-for-mean' if other == 'mean' else 'mean-for-sum')
     dims = o.args if is_method(o) else o.args[1:]
+    given = next((text(k.value) for k in o.keywords if k.arg in ('dim', 'axis')), text(dims[0]) if dims else '')
+    kept = any(k.arg == 'keepdim' for k in o.keywords) or len(dims) > 1
     if dims and not o.keywords and not isinstance(dims[0], ast.Constant): yield changed_node(o, keywords=[ast.keyword('keepdim', ast.Constant(True))]), dict(more='the dimension has to be kept', cause='shape')
     for dim, says in {'': 'over all dimensions', '0': 'over dimension 0', '1': 'over dimension 1', '-1': 'over the last dimension', '0, keepdim=True': 'over dimension 0, and that is kept', '1, keepdim=True': 'over dimension 1, and that is kept'}.items():
         new = made(f'A.{was}({dim})', A=o.func.value if is_method(o) else o.args[0])
-        other = text(new).replace(', keepdim=True', '') != text(o).replace(', keepdim=True', '')
-        if other or text(new) == text(o)[:-1] + ', keepdim=True)': yield new, dict(more=f'the {was} has to run {says}' if other else 'the dimension has to be kept', cause='shape')
+        keeps = 'keepdim' in dim
+        if given != dim.split(',')[0] or keeps != kept:
+            yield new, dict(more=f'the {was} has to run {says}' if given != dim.split(',')[0] else 'the dimension has to be kept' if keeps else 'what is summed has to go, without `keepdim`', cause='shape')
 
 ALIKE = [o.split() for o in ('abs sign sqrt exp log square relu', 'sigmoid tanh relu tan sin softmax', 'ge gt', 'le lt', 'zeros_like ones_like', 'add_ sub_', 'mul_ div_', 'mul div', 'add sub', 'minimum maximum', 'min max')]
 def other_function(place, scope):
@@ -718,6 +723,7 @@ def in_turns(place, scope):
             for old in {a.id for a in ast.walk(o.value) if isinstance(a, ast.Name)} & {*scope.given} if isinstance(o.targets[0], ast.Name) else ():
                 new = copy.deepcopy(many)
                 for a in (a for stmt in new for a in ast.walk(stmt) if isinstance(a, ast.Name) and a.id == old): a.id = name
+                new = [stmt for stmt in new if text(stmt) != f'{name} = {name}']
                 yield [made('A = B', A=ast.Name(name, ast.Store()), B=ast.Name(old, ast.Load())), *new], dict(more=f'each turn starts from `{old}` again, and not from what the turn before gave, `{name}`', cause='swapped', line=o.lineno)
 
 def moved(place, scope):
@@ -985,6 +991,17 @@ class Search:
             try: within(5, some)
             except TimeoutError: self.spent += 5
 
+    def or_else(self, changes):
+        "A factor that is taken away in one line may as well be missing in another one: a sentence that goes on; ''"
+        first = changes[0]
+        if len(changes) > 1 or first.row.how not in (less, other_number) or cause_of(first, self) != 'factor': return ''
+        others = [e for e in edits([p for part in self.parts for p in places(part) if p.stmt is not first.place.stmt and p.parent is p.stmt], self.scopes) if e.row.how in ('S → S/2', 'S → 2*S')]
+        for e in others[:50]:
+            try:
+                if (new := edited(self.attempt, e)) and min(self.near_to(new)) == 1 and self.still_wrong(new) == set(): return f'; or else {told([e])[:1].lower()}{told([e])[1:]}'
+            except Exception: continue
+        return ''
+
     def order(self, changes):
         "The likely ones first, and what sets the first wrong tensor before what doesn't"
         e = changes[0]
@@ -1078,12 +1095,13 @@ def around(place):
     "A function that gives the text of the statement, or the block, that a place is in"
     at = next((p for p in places(place.part) if p.node is place.stmt), None)
     if at is None: return lambda: text(place.part.tree)
-    if isinstance(place.node, (list, ast.arguments)): return lambda: '\n'.join(map(text, getattr(place.parent, place.field)))
+    if isinstance(place.node, (list, ast.arguments)): return lambda: '\n'.join(map(whole, map(ast.fix_missing_locations, getattr(place.parent, place.field))))
     return lambda: text(getattr(at.parent, at.field) if at.index is None else getattr(at.parent, at.field)[at.index])
 
 def before_after(changes):
     "The statements that edits are in, before and after all of them"
-    shown = [around(e.place) for e in {id(e.place.stmt): e for e in changes}.values()]
+    blocks = [e for e in changes if isinstance(e.place.node, (list, ast.arguments))][:1]                   # a block shows what is in it
+    shown = [around(e.place) for e in blocks or {id(e.place.stmt): e for e in changes}.values()]
     def now(): return '\n'.join(f() for f in shown)
     before = now()
     with applied(*changes): return before, now()
@@ -1110,7 +1128,7 @@ def repair(exercise,   # `Exercise`
     except TimeoutError: return None
     if not s.found: return None
     wrong, changes = min(s.found, key=lambda o: o[0])
-    return Repair(cause_of(changes[0], s), told(changes), changes[0].line(), *before_after(changes), not wrong)
+    return Repair(cause_of(changes[0], s), told(changes) + s.or_else(changes), changes[0].line(), *before_after(changes), not wrong)
 
 # %% ../../nbs/tools/repair.ipynb #d212c78d
 class Results(Watch):
