@@ -415,16 +415,17 @@ class Verdict(NamedTuple):
 
     def parts(self):
         "What stands above the numbers, why they are wrong, and what stands below; paragraphs, in lists"
-        fix = GIVEN_AWAY.sub('', getattr(self.fix, 'says', ''))
-        why, case = [GIVEN_AWAY.sub('', o) if self.fix and o.rstrip('.') == self.fix.says else o for o in self.says.split('\n')], [f'A small case that is wrong: {self.case}.'] if self.case else []
+        fix = GIVEN_AWAY.sub('', getattr(self.fix, 'says', '')) + '.'
+        why, case = [fix if self.fix and o.rstrip('.') == self.fix.says else o for o in self.says.split('\n')], [f'A small case that is wrong: {self.case}.'] if self.case else []
         note, more = ([o] if o else [] for o in (self.note, self.more))
-        if not self.entries: return note + [o for o in why if o.rstrip('.') != fix] + case, [o for o in why if o.rstrip('.') == fix], more
+        if not self.entries: return note + [o for o in why if o != fix] + case, [o for o in why if o == fix], more
         what = [f'`{self.tensor}` is wrong.'] if self.tensor != 'result' else []
         return note + what + case, why, more
 
     @property
     def line(self):
         "As it should be; of a long block the lines that are new"
+        if '; or else ' in getattr(self.fix, 'says', ''): return ''
         after, before = (getattr(self.fix, k, '').split('\n') for k in ('after', 'before'))
         new = [o for o in after if o not in before] if len(after) > 3 else []
         return textwrap.dedent('\n'.join(new or after))

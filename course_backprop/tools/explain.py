@@ -58,10 +58,11 @@ def no_copy(exercise, attempt, case, name): # of a tensor that was changed
     seen = begun_and_ended(exercise, attempt, case)
     if not seen or name.removesuffix('.g') not in seen[1]: return ''
     own, before, _ = seen[1][name.removesuffix('.g')]
-    tensor = getattr(before, 'g', None) if name.endswith('.g') else before
+    tensor, whole = (getattr(before, 'g', None), f'{own}.g') if name.endswith('.g') else (before, own)
     for k, _, stmt in sharing(seen, tensor):
-        if k != own: return f'Line {stmt.lineno}: `{text(stmt)}` makes no copy: `{k}` has its numbers where `{own}{name[len(name.removesuffix(".g")):]}` has them.'
-    return ''
+        if k != own: return f'Line {stmt.lineno}: `{text(stmt)}` makes no copy: `{k}` has its numbers where `{whole}` has them.'
+    same = next((o for o in ast.walk(seen[0].tree) if isinstance(o, ast.Assign) and text(o.value) == whole and isinstance(o.targets[0], ast.Attribute)), None)
+    return f'Line {same.lineno}: `{text(same)}` makes no copy: from then on both are the same tensor.' if same else ''
 
 def nothing_back(exercise, attempt, case):
     "A sentence, if the attempt gives a name, or a `.g`, to the None that a call gives back; ''"

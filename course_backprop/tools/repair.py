@@ -11,11 +11,11 @@ __all__ = ['STEADY', 'WORKS', 'TABLE', 'PRODUCTS', 'NO_VALUES', 'COUNT', 'GONE',
            'fill', 'made', 'changed_node', 'sensible', 'in_shape', 'is_count', 'written', 'name_of', 'is_method',
            'less', 'missing_part', 'other_operator', 'other_brackets', 'products', 'meets', 'bare', 'other_reduction',
            'other_function', 'other_arguments', 'other_index', 'other_call', 'other_unpacking', 'other_number',
-           'with_dtype', 'renamed', 'aimed', 'other_parameters', 'simple', 'other_block', 'in_turns', 'moved',
-           'one_more', 'registered', 'Edit', 'edits', 'idles', 'cancels', 'is_one', 'idle', 'applied', 'edited',
-           'nearness', 'grouped', 'together', 'Search', 'cause_of', 'Repair', 'all_of_them', 'capital', 'told',
-           'around', 'before_after', 'silent', 'repair', 'Results', 'as_it_should_be', 'astray', 'Heard', 'each',
-           'codes', 'Call', 'calls_of', 'call_order', 'in_letters', 'they_meet', 'misfit_shapes']
+           'with_dtype', 'renamed', 'aimed', 'other_parameters', 'simple', 'other_block', 'thrown_away', 'in_turns',
+           'moved', 'one_more', 'registered', 'Edit', 'edits', 'idles', 'cancels', 'is_one', 'idle', 'applied',
+           'edited', 'nearness', 'grouped', 'together', 'Search', 'cause_of', 'Repair', 'all_of_them', 'capital',
+           'told', 'around', 'before_after', 'silent', 'repair', 'Results', 'as_it_should_be', 'astray', 'Heard',
+           'each', 'codes', 'Call', 'calls_of', 'call_order', 'in_letters', 'they_meet', 'misfit_shapes']
 
 # %% ../../nbs/tools/repair.ipynb #d88fe821
 import ast, copy, dis, inspect, itertools, linecache, math, re, sys, types, warnings
@@ -302,6 +302,7 @@ TABLE = [Row(*o) for o in (
     (2, 'swapped', 'torch.outer(A.sum(0), B.sum(0)) → A.t() @ B; A.sum(0)*B.sum(0) → (A*B).sum(0); A.sum()*B.sum() → (A*B).sum()',
      'sum and product have changed places; multiply first, then sum: `{new}`'),
     (2, 'swapped', 'torch.dot(A, B) → (A*B).sum(); A.dot(B) → (A*B).sum()', '`dot` is for two vectors; of tables it is the sum of the products: `{new}`'),
+    (2.5, 'swapped', 'A @ B → (A*B).sum()', '`{old}` is a product of matrices; asked for is the sum of the products, entry by entry: `{new}`'),
     (2, 'raised', 'zip(A, A[1:]) → zip(A[::2], A[1::2])', '`{old}` pairs each one with the next; two by two they are `{new}`'),
     (2, 'raised', 'I → zip(I[::2], I[1::2])', '`{old}` gives them one by one; two by two they are `{new}`'),
     (2, 'swapped', 'A.reshape(B, C) → A.transpose(0, 1).reshape(B, C); A.view(B, C) → A.transpose(0, 1).reshape(B, C)', '`{old}` cuts the numbers as they lie in memory, the first dimension first: exchange the dimensions before, `{new}`'),
@@ -712,6 +713,16 @@ def other_block(place, scope):
         if isinstance(o, (ast.For, ast.While)) and len(o.body) > 1 and isinstance(o.body[-1], (ast.Return, ast.Assign, ast.AugAssign)):
             yield rest[0] + [changed_node(o, body=o.body[:-1]), o.body[-1]] + rest[1], dict(more=f'`{text(o.body[-1])}` stands in the loop and belongs behind it', cause='missing', line=o.body[-1].lineno)
 
+def thrown_away(place, scope):
+    "What is computed, and given to nothing"
+    o = place.node
+    if not isinstance(o, ast.Expr) or not isinstance(o.value, (ast.BinOp, ast.Call)): return
+    first = o.value
+    while isinstance(first, (ast.BinOp, ast.Call)): first = first.left if isinstance(first, ast.BinOp) else getattr(first.func, 'value', None)
+    whose = dotted(first) if first is not None else ''
+    if whose and not (isinstance(o.value, ast.Call) and (name_of(o.value).endswith('_') or not isinstance(scope.value(whose), Tensor))):
+        yield made('T = A', T=first, A=o.value), dict(whose=whose)
+
 def in_turns(place, scope):
     "A loop that adds up what each turn gives; or that goes on from what the turn before gave"
     many = place.node if isinstance(place.node, list) else []
@@ -767,6 +778,7 @@ TABLE += [Row(*o) for o in (
     (2, 'missing', aimed, '`{T}` is set where `{G}` has to be'),
     (2, 'swapped', other_block, '{more}'),
     (2, 'missing', in_turns, '{more}'),
+    (1, 'missing', thrown_away, '`{old}` computes something and gives it to nothing: `{new}`'),
     (2, 'swapped', other_parameters, 'the parameters have to be `{new}`, not `{old}`'),
     (2, 'factor', other_number, '`{old}` should be `{plain}`'),
     (3, 'swapped', other_call, '`{old}` itself stands where `{new}` belongs'),
@@ -1007,7 +1019,7 @@ class Search:
         e = changes[0]
         scope = self.scopes[e.place.part.name]
         far = e.row.how == 'P → Q' and getattr(scope.value(dotted(e.place.node)), 'shape', ()) != getattr(scope.value(dotted(e.new)), 'shape', ())
-        near = 0 if e.row.rank > 5 else self.near_by(e.place.stmt)
+        near = 0 if e.row.rank > 5 else self.nearest(e.place)
         alike = e.row.how == 'P → Q' and SUFFIX.sub(r'\1', dotted(e.place.node)) == SUFFIX.sub(r'\1', dotted(e.new))       # `mean_a` and `mean_b` are easily mistaken
         many = 0 if len(changes) == 1 else .3 if text(e.new) == text(changes[-1].new) or e.row.rank < 2 else -1       # twins are seldom chance
         return e.row.rank - near + .4*far - 1.5*alike + many
@@ -1016,6 +1028,11 @@ class Search:
         "Does a statement set what is wrong, or what is used there? All of a helper counts"
         if stmt not in self.known: self.known[stmt] = 1.5*self.sets(stmt, self.targets) or self.sets(stmt, self.used) or any(stmt is o for p in self.parts if p.name.endswith('()') for o in ast.walk(p.tree))
         return self.known[stmt]
+
+    def nearest(self, place): # a block is as near as the nearest of its statements; what is given to nothing is near
+        if isinstance(place.node, ast.Expr) and not isinstance(place.node.value, ast.Constant): return 1.5
+        many = place.node if isinstance(place.node, list) else [place.stmt]
+        return max(self.near_by(o) for stmt in many for o in (ast.walk(stmt) if isinstance(place.node, list) else [stmt]) if isinstance(o, ast.stmt))
 
     def sets(self, stmt, names):
         "Does a statement set one of these, or give back a result that is one?"
@@ -1034,7 +1051,7 @@ class Search:
         self.used = {dotted(o).removeprefix('self.') for p in self.parts for stmt in ast.walk(p.tree) if isinstance(stmt, (ast.Return, ast.Assign, ast.AugAssign)) and self.sets(stmt, self.targets) for o in ast.walk(stmt) if isinstance(o, (ast.Name, ast.Attribute)) and isinstance(o.ctx, ast.Load)}
         before = []
         for near in True, False:                                                          # what is farther off only where it is needed
-            where = [p for part in self.parts for p in places(part) if (self.near_by(p.stmt) > 0) == near]
+            where = [p for part in self.parts for p in places(part) if (self.nearest(p) > 0) == near]
             ones = [e for e in edits(where, self.scopes) if self.raises or e.row.cause != 'raised' != e.words.get('cause')]
             new, before = {*map(id, ones)}, before + ones
             many = [tuple(g) for g in together(before) if len(g) > 1 and any(id(e) in new for e in g) and not any(a.place.node is b.place.node or a.place.node in b.place.above for a, b in itertools.permutations(g, 2))]
@@ -1323,6 +1340,11 @@ def misfit_shapes(exercise, # `Exercise`
         node, letter, sets = where[k].node, partial(in_letters, sizes=sizes(case) if different else {}), [*map(dotted, getattr(where[k].stmt, 'targets', []))]
         name = next((o for o in sets if o.endswith('.g')), next(iter(case.want)))
         product = op(node) is ast.MatMult
+        for j, x, y in heard[:-1]: # a column and a vector that became a table
+            thin, wide = sorted((x, y), key=lambda t: getattr(t, 'ndim', 0))
+            if op(where[j].node) is ast.MatMult or not isinstance(thin, Tensor) or (thin.ndim, wide.ndim) != (1, 2) or wide.shape != (len(thin), 1) or len(thin) == 1: continue
+            column = text(sides(where[j].node)[0 if thin is x else 1])
+            return f'line {where[j].node.lineno}: in `{text(where[j].node)}` a column {letter(wide.shape)} meets {letter(thin.shape)}, and the two are stretched to {letter((len(thin), len(thin)))}: `{column}` has to stand as a column, too', case
         if they_meet(a.shape, b.shape, product): continue
         verb, word = VERBS[op(node)]
         says = f'line {node.lineno}: in `{text(node)}` you {verb} {letter(a.shape)} {word} {letter(b.shape)}'
