@@ -308,7 +308,7 @@ def find_wrong_gate(looks):
     def first(side, words): return next(filter(None, (opened(l, side, words) for l in odd)), '')
     there = [signs(l) for l in looks]
     def lets(l): return (l.got - max(l.gate)*l.upstream).abs() <= 2e-5*l.upstream.abs().max()
-    open = [words for words in there[0] if all(words in t and torch.equal(t[words] & (l.upstream != 0), lets(l) & (l.upstream != 0)) for t, l in zip(there, looks))]
+    open = [words for words in there[0] if any((lets(l) & (l.upstream != 0)).any() for l in looks) and all(words in t and torch.equal(t[words] & (l.upstream != 0), lets(l) & (l.upstream != 0)) for t, l in zip(there, looks))]
     says = '; and '.join(filter(None, (first(1, 'lets through too much'), first(-1, 'holds back too much'))))
     return 'wrong-mask', (says or 'is not always what the gate lets through') + (f'; its gate is open where {open[0]}' if open else '')
 

@@ -428,8 +428,8 @@ def speak(exercise, attempt, name, three, raw, seen, seeded, these, order): # ru
     fix = repair(exercise, attempt, *[FEW]*sure)
     if fix and sure and not fix.all and related[0] in FACTORS: fix = None                 # a factor that others have, too, is not told of one alone
     if fix:
-        reason = sure and known() or (related[0] if sure else fix.cause, related[1] if related != UNKNOWN else 'is wrong')
-        return reason[0], f'{sentence(reason[1])}\n{fix.says}', 'relation' if sure else 'repair', fix
+        _, reason, *_ = sure and known() or related
+        return related[0] if sure else fix.cause, sentence(reason if reason != UNKNOWN[1] else 'is wrong') + f'\n{fix.says}', 'relation' if sure else 'repair', fix
     if not weak: return known() or (*related, 'relation', None)
     if related == UNKNOWN: related = depends(exercise, attempt, name, these) or find_where(seen) or related
     place = astray(exercise, attempt) if related == UNKNOWN else None

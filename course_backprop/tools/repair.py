@@ -1032,7 +1032,7 @@ class Search:
     def nearest(self, place): # a block is as near as the nearest of its statements; what is given to nothing is near
         if isinstance(place.node, ast.Expr) and not isinstance(place.node.value, ast.Constant): return 1.5
         many = place.node if isinstance(place.node, list) else [place.stmt]
-        return max(self.near_by(o) for stmt in many for o in (ast.walk(stmt) if isinstance(place.node, list) else [stmt]) if isinstance(o, ast.stmt))
+        return max((self.near_by(o) for stmt in many for o in (ast.walk(stmt) if isinstance(place.node, list) else [stmt]) if isinstance(o, ast.stmt)), default=0)
 
     def sets(self, stmt, names):
         "Does a statement set one of these, or give back a result that is one?"
