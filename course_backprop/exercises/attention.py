@@ -417,7 +417,7 @@ def large(n): # numbers in q
     return dict(q=q, k=k, v=v, out=out, lse=torch.full((n//25, 1), 16.), size=20)
 
 TASKS += [Exercise('sliced_grad', 'sliced_grad(q, k, v, out, lse, size)', sliced_cases, right=in_slices(), limit=8e6, big=large,
-    waste=(300, 'That is a matrix of all weights, (T,S): take the keys slice by slice, and let go of each slice\'s weights before the next.'),
+    waste=(300, 'That is a matrix of all weights, (T,S): take the keys slice by slice, and let go of each slice\'s weights before the next. (The 50,000 are the numbers in q: 2,000 rows of 25.)'),
     meaning='No matrix of all weights was held. (The 50,000 above are the numbers in q: 2,000 rows of 25.) Twice as long a text takes twice the memory, not four times.',
     hints=('Which of p, p.g, D and s.g can be computed for a slice of keys alone? For which of them does `lse` or `out` stand in for all the other keys?',
            'For the keys in `at`: p = e^(s − lse), p.g = out.g v[at]ᵀ, D is the row sum of out.g ⊙ out. k.g[at] and v.g[at] are ready with this slice; q.g is a sum over all slices.',

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'R', 'SIZES', 'PLACE', 'POOLS', 'conv1d', 'line_cases', 'by_place', 'but_w', 'but_x', 'conv2d',
            'image_cases', 'bias_cases', 'sets_b', 'conv_grad', 'spread', 'image_suspects', 'sets_image', 'mirrored',
-           'turned', 'by_entry', 'as_image', 'overlaps_averaged', 'corner', 'max_pool', 'avg_pool', 'pool_cases',
-           'first', 'tops', 'pool_grad', 'avg_grad', 'by_window', 'in_corner', 'over_image', 'pool_suspects',
-           'conv_transpose', 'transposed_grad']
+           'rows_first', 'turned', 'by_entry', 'as_image', 'overlaps_averaged', 'corner', 'max_pool', 'avg_pool',
+           'pool_cases', 'first', 'tops', 'pool_grad', 'avg_grad', 'by_window', 'in_corner', 'over_image',
+           'pool_suspects', 'conv_transpose', 'transposed_grad']
 
 # %% ../../nbs/exercises/conv.ipynb #c14f0002
 from functools import partial
@@ -109,7 +109,7 @@ TASKS += [Exercise('conv1d_grad', 'conv1d_grad(inp, out, w)', line_cases, right=
            'On paper: x = (2, 5, 1), w = (1, −1), and (1, 10) arrives. w₁.g = 1·2 + 10·5, w₂.g = 1·5 + 10·1; x.g = (1·1, 1·(−1) + 10·1, 10·(−1)).',
            'Start with zeros. For each place p, with g = `out.g[:, p]` and k = `len(w)`: `inp_g[:, p:p+k] += g[:, None]*w`, `w_g += g @ inp[:, p:p+k]`'),
     suspects=[
-    ('swapped', 'in a loop over places the weights go back as they are; they are turned round only where the way back is written as a convolution', by_place(x=lambda g, w, part: g[:, None]*w.flip(0))),
+    ('swapped', 'the weights are the wrong way round: in a loop over places they go back as they are; in a convolution of `out.g` they are turned, `w.flip(0)`', by_place(x=lambda g, w, part: g[:, None]*w.flip(0))),
     ('missing', 'where windows overlap, what they give back has to be added', by_place(add=False)),
     ('swapped', 'the entries of w.g are in reverse order', by_place(w=lambda g, part: (g @ part).flip(0))),
     ('mean-for-sum', 'the weights are used in every sample, and what comes back from all of them is summed, not averaged', by_place(w=lambda g, part: g @ part/len(g))),
@@ -197,6 +197,12 @@ def sets_image(which, f, base=None): # 'inp' or 'w'; function of inp, out, w and
     return attempt
 
 def mirrored(w): return w.flip(2, 3)
+
+def rows_first(inp, out, w, s): # what arrives, `s` apart, with zeros around it: those for the rows beside the columns
+    (h, v), spread = w.shape[2:], torch.zeros_like(inp[:, :1, :inp.shape[2] - w.shape[2] + 1, :inp.shape[3] - w.shape[3] + 1]).repeat(1, len(w), 1, 1)
+    spread[:, :, ::s, ::s] = out.g
+    return F.pad(spread, (h - 1, h - 1, v - 1, v - 1))
+
 def turned(x): return x.transpose(0, 1)
 
 def by_entry(small, image, w, s, start=lambda i, s: i, step=lambda s: s): # what has P×Q places; the image that the windows are cut from
@@ -255,6 +261,7 @@ Exercise('conv2d_input_grad', 'conv2d_input_grad(inp, out, w, stride)', image_ca
     ('no-upstream', 'what arrives is missing: each filter is multiplied with the gradient at its place', conv_grad(x=lambda g, w: w.sum(0).expand(len(g), -1, -1, -1))),
     *image_suspects('inp'),
     *[('shape', 'the rows and columns at the edge that no window reaches are missing: they get 0, and inp.g has the shape of inp', sets_image('inp', lambda inp, out, w, s, f=f: F.conv_transpose2d(out.g, f(w), stride=s))) for f in (lambda w: w, mirrored)],
+    *[('shape', '`F.pad` begins with the *last* dimension: the first two numbers are for the columns, the next two for the rows', sets_image('inp', lambda inp, out, w, s, f=f: F.conv2d(rows_first(inp, out, w, s), turned(f(w))))) for f in (lambda w: w, mirrored)],
     *[('shape', 'what arrives has to be spread out first: its numbers belong `stride` pixels apart, with zeros between them', sets_image('inp', lambda inp, out, w, s, f=f: F.conv_transpose2d(out.g, f(w)))) for f in (lambda w: w, mirrored)],
     *[('missing', 'only one of the filters counts; a pixel reaches the loss through all of them, and that is summed', conv_grad(x=lambda g, w, k=k: torch.einsum('n,chw->nchw', g[:, k], w[k]))) for k in (0, -1)],
     ('swapped', 'the samples were summed; each has a gradient of its own', conv_grad(x=lambda g, w: torch.einsum('no,ochw->chw', g, w).expand(len(g), -1, -1, -1))),

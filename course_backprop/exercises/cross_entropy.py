@@ -124,6 +124,8 @@ TASKS += [Exercise('softmax_backward', 'softmax_backward(inp, out)', softmax_cas
     suspects=[
     ('missing', 'this is the diagonal of the table alone; each logit moves the other probabilities too', sets_inp(lambda inp, out: out.g*out*(1 - out))),
     ('missing', 'this is what each class has from its own e^u alone; the sum below the line moves with it too', sets_inp(lambda inp, out: out.g*out)),
+    *[('swapped', 'off the diagonal the table has −p_i·p_j, with the p of both classes; here −p(1 − p) of one of them stands there', sets_inp(lambda inp, out, others=others: out.g*out*(1 - out) - others(out*(1 - out), out.g)))
+      for others in (lambda slope, g: slope*(down(g) - g), lambda slope, g: down(slope*g) - slope*g)],
     ('no-upstream', 'the diagonal of the table, without what arrives', sets_inp(lambda inp, out: out*(1 - out))),
     ('swapped', 'this is the rule of the *logarithm* of softmax', sets_inp(lambda inp, out: out.g - out*down(out.g))),
     ('missing', 'what is left of out.g goes to each class by its share: `out` is missing in front of it', sets_inp(lambda inp, out: out.g - down(out*out.g))),
@@ -197,6 +199,7 @@ TASKS += [Exercise('label_smoothing_grad', 'label_smoothing_grad(inp, targ, eps)
     ('swapped', 'the probabilities were smoothed, not the targets', over_n(lambda p, y, eps: (1 - eps)*p + eps/C(y) - y)),
     ('factor', 'the whole gradient was multiplied with 1 − ε', over_n(lambda p, y, eps: (1 - eps)*(p - y))),
     ('swapped', 'ε is given, and need not be 0.1', over_n(lambda p, y, eps: p - .9*y - .1/C(y))),
+    *[('missing', 'the uniform part has its p as well: targets of 1/c have the gradient (p − 1/c)/n', over_n(lambda p, y, eps, f=f: (1 - eps)*(p - y) + f(eps, p))) for f in (lambda eps, p: len(p)*eps/C(p), lambda eps, p: -len(p)*eps/C(p), lambda eps, p: eps*p, lambda eps, p: len(p)*eps)],
     ('missing', 'in the uniform part p is missing: targets of 1/c have the gradient p − 1/c', over_n(lambda p, y, eps: (1 - eps)*(p - y) - eps/C(y))),
     ('sign', 'ε/c is taken off, not added: it belongs to the targets. And in the uniform part p is missing', over_n(lambda p, y, eps: (1 - eps)*(p - y) + eps/C(y))),
     ('sign', 'ε/c is taken off, not added: it belongs to the targets', over_n(lambda p, y, eps: p - (1 - eps)*y + eps/C(y))),
@@ -258,7 +261,7 @@ TASKS += [Exercise('binary_cross_entropy_grad', 'binary_cross_entropy_grad(inp, 
     ('swapped', 'that is the loss of each sample, not its gradient', sets_inp(lambda inp, targ: F.binary_cross_entropy_with_logits(inp, targ[:, None], reduction='none')/len(inp))),
     ('missing', 'the slope of the sigmoid is p(1 − p): here 1 − p is missing', bits(lambda p, y, n: (p - y)/(p*(1 - p))*p/n)),
     ('missing', 'the slope of the sigmoid is p(1 − p): here p is missing', bits(lambda p, y, n: (p - y)/(p*(1 - p))*(1 - p)/n)),
-    *[('missing', 'keeping p away from 0 and 1, or what stands below the line away from 0, changes the gradient far out: multiply the two slopes on paper first, and nothing is left below the line', f) for little in (1e-15, 1e-12, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6) for f in kept_away(little)],
+    *[('missing', 'keeping p away from 0 and 1, or what stands below the line away from 0, changes the gradient far out: multiply the two slopes on paper first, and nothing is left below the line', f) for little in (1e-15, 1e-12, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3) for f in kept_away(little)],
     ])]
 
 # %% ../../nbs/exercises/cross_entropy.ipynb #ce12e0015
@@ -294,7 +297,7 @@ TASKS += [Exercise('temperature_grad', 'temperature_grad(inp, targ, tau)', tempe
     ('swapped', 'p is the softmax of u/τ, not of u', lambda inp, targ, tau: -((inp.softmax(1) - one_hot(inp, targ))*inp).sum()/(tau*tau*len(inp))),
     ('missing', 'the sum of p − y over the classes is always 0. z = u/τ moves with τ by −u/τ², so u has to be multiplied in before the sum', cooled(lambda d, u, t, n: -d.sum()/(t*t*n))),
     ('missing', 'only the logit of the right class counts here; τ moves all of them', cooled(lambda d, u, t, n: -(d*u).sum()/(t*t*n), lambda p, y: (p - 1)*y)),
-    ('missing', 'the probabilities are missing in p − y', cooled(lambda d, u, t, n: -(d*u).sum()/(t*t*n), lambda p, y: -y)),
+    ('missing', 'the way through log Σ e^(u/τ) is missing, which hangs on τ as well: with both ways it is p − y that u is multiplied with, not −y alone', cooled(lambda d, u, t, n: -(d*u).sum()/(t*t*n), lambda p, y: -y)),
     ('missing', 'the right class is missing in p − y', cooled(lambda d, u, t, n: -(d*u).sum()/(t*t*n), lambda p, y: p)),
     ('factor', 'the mean over the classes, where their sum is asked for: the mean of the loss is over the n samples only', cooled(lambda d, u, t, n: -(d*u).mean()/(t*t))),
     ('sign', 'the slope of 1/τ is −1/τ²: the minus and one τ are missing', cooled(lambda d, u, t, n: (d*u).sum()/(t*n))),

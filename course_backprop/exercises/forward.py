@@ -152,6 +152,8 @@ TASKS += [Exercise('count_params', 'count_params(sizes)', count_cases, run=numbe
     ('factor', 'i·o numbers in the weight, and o more in the bias: not 2·i·o', count(lambda i, o: 2*i*o)),
     ('swapped', 'i and o are multiplied: a weight has a number for each pair of an input and an output', count(lambda i, o: i + o)),
     ('swapped', 'i and o are multiplied: a weight has a number for each pair of an input and an output', count(lambda i, o: i + 2*o)),
+    *(('swapped', 'two layers are counted, however many sizes there are. Go through all pairs of neighbours', f) for f in (
+        lambda z: z[0]*z[1] + z[1] + z[1]*z[-1] + z[-1], lambda z: z[0]*z[1] + z[1] + z[-2]*z[-1] + z[-1], lambda z: z[0]*z[-2] + z[-2] + z[-2]*z[-1] + z[-1])),
     ('swapped', 'only the first two layers are counted; there may be any number of them', lambda sizes: count(lambda i, o: i*o + o)(sizes[:3]))])]
 
 # %% ../../nbs/exercises/forward.ipynb #e1a00008

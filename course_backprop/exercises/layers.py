@@ -145,8 +145,8 @@ TASKS += [Exercise('twice_layer', 'layer = Twice(w); layer(inp); layer.backward(
            'On paper, all of it numbers: out = x·w·w. What is its slope in w, and where do its two summands come from?',
            'With `mid_g = out.g @ w.t()` for what arrives at `mid`: `inp.g = mid_g @ w.t()`, and `w.g = inp.t() @ mid_g + mid.t() @ out.g`.'),
     suspects=[
-    ('missing', '`w` reaches the output by its first use as well, by way of `mid = inp @ w`: that summand is missing', SecondUse),
-    ('missing', 'only what comes back by the first use of `w` is in `w.g`; it is used a second time, on `inp @ w`', FirstUse),
+    ('missing', '`w` reaches the output by its first use as well, by way of `mid = inp @ w`: that summand is missing. If you computed both, the second `w.g =` has replaced the first', SecondUse),
+    ('missing', 'only what comes back by the first use of `w` is in `w.g`; it is used a second time, on `inp @ w`. If you computed both, the second `w.g =` has replaced the first', FirstUse),
     *(('swapped', 'the two ways don\'t bring the same: the first use of `w` meets `inp`, the second one `inp @ w`', two) for two in (OneUseTwice, FirstUseTwice)),
     *(('swapped', '(w²)′ = 2w is a rule for numbers. In a product of matrices each factor has its side: what comes back to the first `w` is not what comes back to the second', doubled(grad)) for grad in (
         lambda inp, w, g, out: 2*w*(inp.t() @ g), lambda inp, w, g, out: 2*w.t()*(inp.t() @ g), lambda inp, w, g, out: 2*(inp.t() @ g) @ w, lambda inp, w, g, out: 2*w @ (inp.t() @ g))),

@@ -130,6 +130,7 @@ BIAS = [
     *every('missing', 'one sample is left out', lambda inp, out, w, b: out.g[1:].sum(0), lambda inp, out, w, b: out.g[:-1].sum(0)),
     *every('swapped', 'what arrives was made larger or positive before it was added up: it keeps its sign, and is not squared', lambda inp, out, w, b: out.g.abs().sum(0), lambda inp, out, w, b: out.g.pow(2).sum(0), lambda inp, out, w, b: out.g.sum(0).abs(), lambda inp, out, w, b: out.g.norm(dim=0)),
     *every('swapped', 'the largest is not the sum: every sample adds what arrives there', lambda inp, out, w, b: out.g.max(0)[0], lambda inp, out, w, b: out.g.abs().max(0)[0]),
+    ('accumulated', 'the bias itself is in the sum. Does it begin with `b`? A sum begins with zeros', lambda inp, out, w, b: b + out.g.sum(0)),
     ('swapped', 'this is what the bias would be after a step; what is asked for is the gradient', lambda inp, out, w, b: b - out.g.sum(0))]
 
 def wrapped(suspects, sets): return [(cause, says, sets(f)) for cause, says, f in suspects]
@@ -229,7 +230,7 @@ TASKS += [Exercise('tied_grad', 'tied_grad(inp, out, w)', tied_cases, right=lamb
         lambda a, b: (a + b)/2, lambda a, b: a - b, lambda a, b: b - a, lambda a, b: a*b)),
     *(('swapped', 'both uses are in it, but the values of `out` stand where what arrives there belongs, `out.g`', lambda inp, out, w, g=g, h=h: setattr(w, 'g', inp.t() @ (g(out) @ w) + h(out).t() @ (inp @ w))) for g, h in (
         (lambda o: o, lambda o: o.g), (lambda o: o.g, lambda o: o), (lambda o: o, lambda o: o))),
-    ('missing', 'w is used twice. This is what it gets at its first use; what it gets as `w.t()` is missing', lambda inp, out, w: setattr(w, 'g', inp.t() @ (out.g @ w))),
-    ('missing', 'w is used twice. This is what it gets as `w.t()`; what it gets at its first use is missing', lambda inp, out, w: setattr(w, 'g', out.g.t() @ (inp @ w))),
+    ('missing', 'w is used twice. This is what it gets at its first use; what it gets as `w.t()` is missing; if you computed both, the second `=` has replaced the first', lambda inp, out, w: setattr(w, 'g', inp.t() @ (out.g @ w))),
+    ('missing', 'w is used twice. This is what it gets as `w.t()`; what it gets at its first use is missing; if you computed both, the second `=` has replaced the first', lambda inp, out, w: setattr(w, 'g', out.g.t() @ (inp @ w))),
     ('swapped', 'w is used twice, and the two uses give two summands. This is the first one, doubled', lambda inp, out, w: setattr(w, 'g', 2*inp.t() @ (out.g @ w))),
     ('swapped', 'w is used twice, and the two uses give two summands. This is the second one, doubled', lambda inp, out, w: setattr(w, 'g', 2*out.g.t() @ (inp @ w)))])]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'batch_norm', 'HINTS', 'sizes', 'centre', 'mean_cases', 'layer_norm', 'norm_cases', 'less',
-           'norm_grad', 'beside', 'forward_slips', 'shares', 'suspects', 'rms_norm', 'rms_grad', 'one_line_cases',
-           'mean1', 'run_pair', 'stats_after', 'running_cases']
+           'norm_grad', 'beside', 'forward_slips', 'spread', 'shares', 'suspects', 'rms_norm', 'rms_grad',
+           'one_line_cases', 'mean1', 'run_pair', 'stats_after', 'running_cases']
 
 # %% ../../nbs/exercises/norm.ipynb #e1360002
 from functools import partial
@@ -130,6 +130,9 @@ def forward_slips(make, size): return [ # the variance of what is divided by; as
     ('missing', 'x̂ is (x − mean)/σ: here it was not divided by σ', make(hat=lambda d, s, x, out: d)),
 ]
 
+def spread(t, dim): # as `t.std`, without a warning where there is one number
+    return ((t - t.mean(dim, keepdim=True)).pow(2).sum(dim, keepdim=True)/(t.shape[dim] - 1)).sqrt()
+
 def shares(dim): # of how what arrives at x̂ is put together, in three terms; function of ĝ, x̂ and σ
     def m(t): return t.mean(dim, keepdim=True)
     undivided = 'σ divides all three terms: ĝ, its mean, and its part along x̂. Here it doesn\'t divide all of them'
@@ -142,11 +145,11 @@ def shares(dim): # of how what arrives at x̂ is put together, in three terms; f
     ('missing', 'the part along x̂ is x̂ times the mean of ĝ·x̂; here x̂ is missing in the mean', lambda g, h, s: (g - m(g) - h*m(g))/s),
     ('missing', 'the part along x̂ is x̂ times the *mean* of ĝ·x̂; here no mean was taken', lambda g, h, s: (g - m(g) - h*g*h)/s),
     ('missing', 'the part along x̂ is x̂ times the mean of ĝ·x̂; x̂² was multiplied with the mean of ĝ alone', lambda g, h, s: (g - m(g) - h*h*m(g))/s),
-    ('swapped', 'the part along x̂ is x̂ times the mean of ĝ·x̂; here it is x̂ times the spread of ĝ', lambda g, h, s: (g - m(g) - h*g.std(dim, keepdim=True))/s),
+    ('swapped', 'the part along x̂ is x̂ times the mean of ĝ·x̂; here it is x̂ times the spread of ĝ', lambda g, h, s: (g - m(g) - h*spread(g, dim))/s),
     ('swapped', 'means of everything were taken off; each row or column that was normalised has its own', lambda g, h, s: (g - g.mean() - h*(g*h).mean())/s),
     ('swapped', 'the part along x̂ is x̂·mean(ĝ·x̂). Divided by Σx̂² instead it is a little more, since `eps` is in σ', lambda g, h, s: (g - m(g) - h*m(g*h)/m(h*h))/s),
     ('missing', 'the mean of ĝ has to be taken off as well. And the part along x̂ is x̂·mean(ĝ·x̂), with c below the line and not Σx̂²', lambda g, h, s: (g - h*m(g*h)/m(h*h))/s),
-    ('swapped', 'that standardises what arrives. It is x̂, σ and two means that come in: ĝ, less its mean, less its part along x̂, divided by the σ of the forward pass', lambda g, h, s: (g - m(g))/g.std(dim, keepdim=True)),
+    ('swapped', 'that standardises what arrives. It is x̂, σ and two means that come in: ĝ, less its mean, less its part along x̂, divided by the σ of the forward pass', lambda g, h, s: (g - m(g))/spread(g, dim)),
     ]
 
 def suspects(dim): # as in `norm_grad`
@@ -229,8 +232,8 @@ TASKS += [Exercise('rms_norm_grad', 'rms_norm_grad(inp, out, gamma, eps)', norm_
     ('missing', 'the part along x is x/s times the mean of ĝ·x/s; here x/s is missing in the mean', rms_grad(lambda g, h, s, gamma: (g*gamma - h*(g*gamma).mean(1, keepdim=True))/s)),
     ('missing', 'the part along x is x/s times the *mean* of ĝ·x/s; here no mean was taken', rms_grad(lambda g, h, s, gamma: (g*gamma - h*g*gamma*h)/s)),
     ('swapped', 'the mean of ĝ was taken off. No mean was taken off forwards; what is taken off is the part along x: x/s times the mean of ĝ·x/s', rms_grad(lambda g, h, s, gamma: (g*gamma - (g*gamma).mean(1, keepdim=True))/s)),
-    ('missing', 's divides both terms: ĝ, and its part along x', rms_grad(lambda g, h, s, gamma: g*gamma/s - h*(g*gamma*h).mean(1, keepdim=True))),
-    ('missing', 's divides both terms: ĝ, and its part along x', rms_grad(lambda g, h, s, gamma: g*gamma - h*(g*gamma*h).mean(1, keepdim=True)/s)),
+    ('missing', 'the root divides both terms, ĝ and its part along x. Written with `inp`, the second one has the root three times below it: x·mean(ĝ·x)/root³', rms_grad(lambda g, h, s, gamma: g*gamma/s - h*(g*gamma*h).mean(1, keepdim=True))),
+    ('missing', 'the root divides both terms, ĝ and its part along x; here ĝ is not divided', rms_grad(lambda g, h, s, gamma: g*gamma - h*(g*gamma*h).mean(1, keepdim=True)/s)),
     *[('swapped', 'γ is not in every term: it is ĝ = `out.g*gamma` of which the part along x is taken off', rms_grad(lambda g, h, s, gamma, a=a: (g*gamma**a - h*(g*gamma**(1 - a)*h).mean(1, keepdim=True))/s)) for a in (0, 1)],
     ])]
 
@@ -255,7 +258,7 @@ TASKS += [Exercise('standardize_back', 'standardize_back(g_hat, x_hat, sigma)', 
     suspects=[
     ('missing', 'mean and σ were treated as constants, but both move with every number of the row', lambda g_hat, x_hat, sigma: g_hat/sigma),
     ('missing', 'the way through the mean is missing: d.g still has to lose its own mean', lambda g_hat, x_hat, sigma: (g_hat - x_hat*mean1(g_hat*x_hat))/sigma),
-    ('missing', 'the way through σ is missing: d has a second arrow', lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat))/sigma),
+    ('missing', 'the way through σ is missing: d has a second arrow, and takes off x̂ times the mean of ĝ·x̂ (the mean of a product isn\'t the product of the means)', lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat))/sigma),
     ('missing', 'the division by σ is missing', lambda g_hat, x_hat, sigma: less(g_hat, x_hat, 1, 1)),
     ('factor', 'the division by σ is there twice', lambda g_hat, x_hat, sigma: less(g_hat, x_hat, sigma*sigma, 1)),
     ('sign', 'the share that comes through σ has a minus: a larger σ makes x̂ smaller', lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat) + x_hat*mean1(g_hat*x_hat))/sigma),

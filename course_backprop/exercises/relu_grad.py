@@ -65,6 +65,7 @@ TASKS += [Exercise('relu_grad', 'relu_grad(inp, out)', gate_cases(relu, (0., 1.)
     *(('swapped', 'the gate of ReLU is open or shut, nothing in between: this is the slope of a smooth curve', sets_inp(f)) for f in (
         lambda inp, out: out.g*inp.sigmoid(), lambda inp, out: out.g*inp.sigmoid()*(1 - inp.sigmoid()), lambda inp, out: out.g*(1 - inp.tanh()**2))),
     *(('wrong-mask', 'behind a shut gate nothing comes through: this one leaks', sets_inp(lambda inp, out, s=s: out.g*torch.where(inp > 0, 1., s).to(inp.dtype))) for s in (.01, .1, .5)),
+    ('wrong-mask', 'at exactly 0 half of what arrives comes through. The gate is shut there: 0, not ½', sets_inp(lambda inp, out: out.g*(inp.sign() + 1)/2)),
     ('wrong-mask', 'the gate lies at 0, not at 1', sets_inp(lambda inp, out: out.g*(inp > 1))),
     *(('wrong-mask', 'the gate lies at 0, not at the mean', sets_inp(f)) for f in (lambda inp, out: out.g*(inp > inp.mean()), lambda inp, out: out.g*(out > out.mean()))),
     *(('wrong-mask', 'the gate was decided for a whole sample, or for a whole unit; each entry has a gate of its own', sets_inp(f)) for f in (

@@ -9,18 +9,15 @@ __all__ = ['LESSON', 'TASKS', 'MOVED', 'M_SLIPS', 'SQ_SLIPS', 'WHOLES', 'FORMS',
            'TrainingExercise', 'trains_well', 'net_cases', 'run_net', 'Net', 'NetBut', 'net_but']
 
 # %% ../../nbs/exercises/train.ipynb #5972cf87
-from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
 import torch
 from ..forward import init_params
 from ..mnist import load_mnist
 from ..module import Lin, Model, Relu, parameters
-from ..tools.cases import label, number
+from ..tools.cases import PartsExercise, label, number
 from ..tools.compare import hostile_cases, true_grads
-from ..tools.diagnose import same
 from ..tools.explain import advice, message, own_line
-from ..tools.judge import judged
 from ..tools.question import Question
 from ..tools.run import SECONDS, Case, Exercise, run_all, within
 
@@ -63,6 +60,10 @@ Question('higher_or_lower', 'higher', 'It gives up some fit on the images it tra
 Question('adam_ten_times', 'fewer', 'Fewer by far. What such steps do to the units, the last column shows.',
     {'more': 'Longer steps get farther, as long as they lead down. In its first steps Adam moves every number by about the learning rate, however small its gradient is. What do 784 weights of a unit that each move by 0.01 do to its pre-activation?'},
     'In each of its first steps Adam moves every weight by about the learning rate. How far does a pre-activation move, if 784 weights do so at once?'),
+Question('leaky_share', .505, 'Half of the mean square comes from sums above 0 and stays, half from below and is left by a hundredth: (1 + 0.01)/2. So the size has to be √(2/(1.01·i)).',
+    {.5: 'That is left by ReLU itself. What is below 0 adds a little: the *square* of a tenth of it.', .55: 'A tenth of a number has a hundredth of its square.', 1.01: 'Only half of the mean square comes from sums above 0, and half from those below.',
+     .51: 'The half that comes from sums above 0 stays. Of the other *half* a hundredth is left.', .01: 'That is left of what comes from below 0. And from above?', .1: 'That is left of a sum below 0. And of its square? And of those above 0?', .995: 'Half of the mean square comes from sums below 0. Of that only a hundredth is left.'},
+    'Half of the mean square comes from sums above 0, half from sums below. Which part of each half is left?', tol=1e-6),
 Question('loss_of_zeros', .1, 'One of ten numbers is off by 1: (9·0² + 1²)/10. Whoever starts far above that has only to shrink its outputs to get better.',
     {1: 'That is the sum for one image. The loss is a mean over all ten numbers.', 0: 'Nine of the ten are right. The tenth should be 1.', .9: 'Nine of the ten are right, and cost nothing.', .09: 'That is the loss of saying 0.1 to everything, the best constant. And of saying 0?', 10: 'One of the ten is off by 1; the loss is the mean.'},
     'For one image: nine targets are 0, one is 1. What is the mean of the ten squares?'),
@@ -114,26 +115,19 @@ def known(case, k): # number of a parameter
     news = {o: case.want[f'{n}[{k}]'] for o, n in dict(v='velocity', m='m', sq='sq').items() if n in args}
     return SimpleNamespace(p=p.double(), g=p.g.double(), k=k, **{f'{o}0': t.double() for o, t in olds.items()}, **news, **case.sizes)
 
-@dataclass
-class StepExercise(Exercise):
-    "A step of an optimiser. What it keeps and how far it goes are each looked up in a list of their own: a second mistake doesn't hide the first"
-    slips: dict = None      # for what is wrong, in the order of the cases: tuples of a cause, a sentence and functions of what is `known`
+class StepExercise(PartsExercise):
+    "A step of an optimiser: what it keeps, and how far it goes, of each parameter"
+    def known(self, part, case): return [(f'{part}[{k}]', [known(case, k)]) for k in range(len(case.args['params']))]
 
     def judged(self, attempt, explain=True): # as `judge` calls it; to a `Verdict`
-        try: slip = explain and within(SECONDS, lambda: self.slip(run_all(self, attempt, 0)))
-        except (Exception, SystemExit): slip = None
-        task = replace(self, cases=self.all_cases, suspects=[(*slip, attempt)]) if slip else self
-        said = judged(task, attempt, explain)
+        said = super().judged(attempt, explain)
+        if said.cause == 'changed-input' and said.tensor.endswith('.g') and self.stays(attempt): said = said._replace(says=said.says.replace(': make a new tensor', '. It is the *parameter* that has to move'))
         place = 'has another length' in said.says and f'What is new belongs in the place of the old: `{said.tensor}[k] = …`, or it is written into it.'
         return said._replace(says=f'{said.says}\n{place}') if place else said
 
-    def slip(self, runs): # of all cases
-        "Cause and sentence of the first thing that is wrong, if its list has it; None"
-        for kind, slips in self.slips.items():
-            rows = [(run.got[name] if run.got[name] is not None else torch.zeros_like(case.want[name]), case.want[name], known(case, k)) for case, run in zip(self.all_cases(), runs) for k in range(len(case.args['params'])) for name in [f'{kind}[{k}]']]
-            if all(same(got, want) for got, want, _ in rows): continue
-            return next(((cause, says) for cause, says, *fs in slips for f in fs if all(same(got, f(o)) for got, _, o in rows)), None)
-
+    def stays(self, attempt): # one that comes through
+        "Has no parameter moved?"
+        return all(t is None for run in within(SECONDS, lambda: run_all(self, attempt)) for name, t in run.got.items() if name.startswith('Δ'))
 
 # %% ../../nbs/exercises/train.ipynb #ae68dbd8
 def sgd(params, lr):
@@ -212,7 +206,6 @@ def adam(params, m, sq, t, lr, beta1, beta2, eps):
         two.mul_(beta2).add_((1 - beta2)*p.g**2)
         p -= lr*(one/(1 - beta1**t))/((two/(1 - beta2**t)).sqrt() + eps)
 
-
 # %% ../../nbs/exercises/train.ipynb #c1000033
 def mean_slips(name, what, share, other, parts): # names; function of what is `known`: the old mean, the new part, both betas
     "What goes wrong with a running mean"
@@ -233,7 +226,6 @@ def mean_slips(name, what, share, other, parts): # names; function of what is `k
     ('sign', f'{what} is added to {name}; the minus belongs to the step', lambda old, new, b, c, o: b*old - (1 - b)*new)]
     return [(cause, says, *(lambda o, f=f: f(*parts(o), o) for f in fs)) for cause, says, *fs in slips]
 
-
 # %% ../../nbs/exercises/train.ipynb #c1000034
 M_SLIPS = [*mean_slips('m', 'the gradient', 'beta1', 'beta2', lambda o: (o.m0, o.g, o.beta1, o.beta2)),
     ('swapped', 'the parameter stands where its gradient belongs', lambda o: o.beta1*o.m0 + (1 - o.beta1)*o.p),
@@ -250,7 +242,6 @@ SQ_SLIPS = [*mean_slips('sq', 'the square of the gradient', 'beta2', 'beta1', la
     ('swapped', 'sq holds squares already: the old one is not squared again', lambda o: o.beta2*o.sq0**2 + (1 - o.beta2)*o.g**2),
     ('swapped', 'every number of a parameter has a square of its own in sq, not one for the whole tensor', *(lambda o, r=r: o.beta2*o.sq0 + (1 - o.beta2)*r(o.g**2) for r in (torch.mean, torch.sum))),
     ('swapped', 'the minus belongs to the step: squares are added to sq', lambda o: o.beta2*o.sq0 - o.g**2)]
-
 
 # %% ../../nbs/exercises/train.ipynb #c1000031
 def powers(b, t): return 1 - b**t
@@ -273,7 +264,6 @@ WHOLES = [  # by what m and sq are divided
     ('swapped', 'sq has to be divided by its share *before* the root is taken', wholes(powers, lambda b, t: (1 - b**t)**2)),
     ('swapped', 'm is divided by its share, not by the root of that: only sq stands below a root', wholes(lambda b, t: (1 - b**t)**.5, powers)),
     ('swapped', '`t` is the number of the step. The number of the parameter in the list stands in its place', lambda o: (powers(o.beta1, o.k + 1), powers(o.beta2, o.k + 1)))]
-
 
 # %% ../../nbs/exercises/train.ipynb #c1000035
 FORMS = [   # of m and sq, divided by that; what is known; by what they were divided
@@ -300,7 +290,6 @@ FORMS = [   # of m and sq, divided by that; what is known; by what they were div
     ('factor', 'the learning rate is missing', lambda m, sq, o, one, two: m/(sq.sqrt() + o.eps)/o.lr),
     ('sign', 'the step went along m; it goes against it', lambda m, sq, o, one, two: -m/(sq.sqrt() + o.eps))]
 
-
 # %% ../../nbs/exercises/train.ipynb #c1000036
 def form(m, sq, o, one, two): return m/(sq.sqrt() + o.eps)
 
@@ -314,7 +303,6 @@ def step_of(shares, form): # functions
 ADAM_STEPS = [(cause, says, *(step_of(shares, form) for shares in fs)) for cause, says, *fs in WHOLES]
 ADAM_STEPS += [(cause, says, *(step_of(wholes(powers, powers), f) for f in fs)) for cause, says, *fs in FORMS]
 ADAM_STEPS += [(cause, f'{says}. Besides, {other}', *(step_of(shares, f) for shares in many for f in fs)) for cause, says, *many in WHOLES for _, other, *fs in FORMS]
-
 
 # %% ../../nbs/exercises/train.ipynb #c1000021
 TASKS += [StepExercise('adam_step', 'adam_step(params, m, sq, t, lr, beta1, beta2, eps)', adam_cases, run=run_step, may_change=MOVED, right=adam,
@@ -339,7 +327,8 @@ TASKS += [Exercise('kaiming_std', 'kaiming_std(n_in)', std_cases, run=number, as
     ('that keeps the mean square *before* ReLU, which then takes half of it', lambda n_in: (1/n_in)**.5),
     ('ReLU takes half of the mean square: the weights have to make up for that beforehand, not take half once more', lambda n_in: (.5/n_in)**.5),
     ('this grows with n_in. The more products a sum has, the *smaller* each weight has to be', lambda n_in: n_in**.5), ('this grows with n_in. The more products a sum has, the *smaller* each weight has to be', lambda n_in: float(n_in)),
-    ('the mean square of the sum grows like n_in, so its size like the root of n_in: by that a weight has to shrink. And ReLU takes half of the mean square', lambda n_in: 1/n_in), ('the mean square of the sum grows like n_in, so its size like the root of n_in: by that a weight has to shrink, not by n_in', lambda n_in: 2**.5/n_in),
+    ('that is half of the mean square 2/n_in, where its *root* is asked for. A power needs brackets, `x**(1/2)`: `x**1/2` is half of x', lambda n_in: 1/n_in),
+    ('the mean square of the sum grows like n_in, so its size like the root of n_in: by that a weight has to shrink, not by n_in', lambda n_in: 2**.5/n_in),
     ('that is how far numbers may reach that are drawn evenly. Their standard deviation is smaller, by the root of 3', lambda n_in: (6/n_in)**.5),
     ('the root of 2 has more digits than that: `2**.5`', lambda n_in: 1.41/n_in**.5), ('the root of 2 has more digits than that: `2**.5`', lambda n_in: 1.414/n_in**.5), ('the root of 2 has more digits than that: `2**.5`', lambda n_in: 1.4142/n_in**.5),
     ('twice the *mean square* makes up for ReLU. The size is the root of that, so it grows by the root of 2', lambda n_in: 2/n_in**.5))])]

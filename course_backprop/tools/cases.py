@@ -4,16 +4,20 @@
 
 # %% auto #0
 __all__ = ['sets_inp', 'label', 'gradient_case', 'sets', 'number', 'gate_cases', 'ThreeParams', 'ThreeActivations',
-           'forward_three', 'network_case', 'at_kinks', 'run_layer', 'turn_round', 'listen', 'layer_cases']
+           'forward_three', 'network_case', 'at_kinks', 'run_layer', 'turn_round', 'listen', 'layer_cases',
+           'PartsExercise']
 
 # %% ../../nbs/tools/cases.ipynb #742a8b07
 import numbers
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 import torch
 from torch import Tensor
 from .compare import hostile_cases, true_grads
-from .run import Case, copy_args
+from .diagnose import same
+from .judge import judged
+from .run import SECONDS, Case, Exercise, copy_args, run_all, within
 
 # %% ../../nbs/tools/cases.ipynb #ac961a3f
 def label(dtype, **sizes): # to a string
@@ -145,3 +149,26 @@ def layer_cases(f, *watch, square=False): # forward function of `inp` and the wa
             out, up = c.args['out'].clone(), c.upstream
             yield c._replace(args=given | dict(earlier=randn(n, i), upstream=up), want=dict(out=out) | c.want)
     return cases
+
+# %% ../../nbs/tools/cases.ipynb #ca5e0031
+@dataclass
+class PartsExercise(Exercise):
+    "What comes back is looked up part by part: the first part that is wrong is named, if its own list has what the attempt gives, in all cases"
+    slips: dict = None      # by part, in the order in which they are judged: tuples of a cause, a sentence and functions of what is `known` that give what the mistake gives
+
+    def known(self, part, case): # name of a part
+        "Pairs of the name of a tensor and of what the functions in the list are called with"
+        return [(part, case.args.values())] if case.want[part].dtype == torch.float64 else []
+
+    def judged(self, attempt, explain=True): # as `judge` calls it; to a `Verdict`
+        try: slip = explain and within(SECONDS, lambda: self.slip(run_all(self, attempt, 0)))
+        except (Exception, SystemExit): slip = None
+        return judged(replace(self, cases=self.all_cases, suspects=[(*slip, attempt)]) if slip else self, attempt, explain)
+
+    def slip(self, runs): # of all cases
+        "Cause and sentence of the first part that is wrong; None if its list doesn't have it, or if nothing is wrong. What was not set counts as 0"
+        for part, slips in self.slips.items():
+            known = [(run.got[name], case.want[name], o) for case, run in zip(self.all_cases(), runs) for name, o in self.known(part, case)]
+            rows = [(torch.zeros_like(want) if got is None else got, want, o) for got, want, o in known]
+            if all(same(got, want) for got, want, _ in rows): continue
+            return next(((cause, says) for cause, says, *fs in slips for f in fs if all(same(got, f(*o)) for got, _, o in rows)), None)
