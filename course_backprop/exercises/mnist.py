@@ -58,7 +58,7 @@ TASKS += [Question('nudges_needed', 10,
      50: 'There are 50 numbers in the middle; but they are walked through together, on the way back as on the way forward.'},
     'It is one of the three: 1, 50 or 39301.',
     ('On the way forward each weight is used once for each image. How often does the way back meet it?',
-     'In the pencil network\'s picture: how many arrows does the way back have?'))]
+     'As with w⁽¹⁾₂₁ above: once t₁ has its gradient, a weight that leads to t₁ takes one multiplication. How many did it take on the way forward?'))]
 
 # %% ../../nbs/exercises/mnist.ipynb #e0a00009
 TASKS += [Question('loudest_digit', 9,
@@ -122,7 +122,7 @@ def alone(start, before): # does `w[k]` keep its own value? is the loss at `w` t
 # %% ../../nbs/exercises/mnist.ipynb #e0a0000c
 TASKS += [Exercise('nudge', 'nudge(loss, w, k, step)', nudge_cases, run=run_nudge, asks='a number', tol=1e-4, unset='was not returned',
     right=nudged(1, 0),
-    meaning='That is a gradient, one number of it, and it works for any loss whatever. It takes two forward passes.',
+    meaning='That is a gradient, one number of it, and it works for any loss whatever. It costs the loss, computed twice.',
     hints=('Which two losses do you have to compare? On paper, with L = w² at w = 3 and a step of 0.1: what are they?',
            'Nudge a *copy* of the list: `list(w)` makes one. Then take the loss of both, and the difference.',
            '"For each unit": a nudge of 0.1 that changes the loss by 0.6 means 6 for each unit. So the difference is divided by the nudge.'),
