@@ -129,22 +129,30 @@ TASKS += [Exercise('nudge', 'nudge(loss, w, k, step)', nudge_cases, run=run_nudg
     suspects=[
     ('missing', 'the loss *before* the nudge has to be taken off', lambda loss, w, k, step: loss(moved(w, k, step))/step),
     ('missing', 'that is the loss after the nudge; what is asked for is by how much it changed, for each unit', lambda loss, w, k, step: loss(moved(w, k, step))),
-    *(('swapped', 'all numbers were nudged together; only `w[k]` is to be', lambda loss, w, k, step, by=by: (loss([z + step for z in w]) - loss(w))/(by(w)*step)) for by in (lambda w: 1, len)),
+    *(('swapped', 'all numbers were nudged together; only `w[k]` is to be',
+        lambda loss, w, k, step, by=by: (loss([z + step for z in w]) - loss(w))/(by(w)*step)) for by in (lambda w: 1, len)),
     ('swapped', 'the nudge is `step` itself, not a share of `w[k]`', lambda loss, w, k, step: (loss(moved(w, k, step*w[k])) - loss(w))/step),
-    *(('swapped', 'the others are to stay as they are; here the loss after the nudge is that of a list in which they are 0', alone(start, before)) for start in (False, True) for before in (False, True)),
+    *(('swapped', 'the others are to stay as they are; here the loss after the nudge is that of a list in which they are 0',
+        alone(start, before)) for start in (False, True) for before in (False, True)),
     ('swapped', 'the last number was nudged, whatever `k` is', lambda loss, w, k, step: (loss(moved(w, len(w) - 1, step)) - loss(w))/step),
-    *(('swapped', 'this is where `w[k]` would go from here; what is asked for is the slope alone', lambda loss, w, k, step, by=by: w[k] - by(step)*nudged(1, 0)(loss, w, k, step)) for by in (lambda step: 1, lambda step: step)),
+    *(('swapped', 'this is where `w[k]` would go from here; what is asked for is the slope alone',
+        lambda loss, w, k, step, by=by: w[k] - by(step)*nudged(1, 0)(loss, w, k, step)) for by in (lambda step: 1, lambda step: step)),
     *(('swapped', 'the change is measured in losses, by a division; what is asked for is the difference, for each unit of the nudge', f) for f in (
         lambda loss, w, k, step: loss(moved(w, k, step))/loss(w), lambda loss, w, k, step: loss(moved(w, k, step))/loss(w)/step,
         lambda loss, w, k, step: 1 - loss(w)/loss(moved(w, k, step)), lambda loss, w, k, step: loss(moved(w, k, step))/loss(w) - 1)),
-    ('swapped', 'the slopes of all numbers were added up; only that of `w[k]` is asked for', lambda loss, w, k, step: sum(nudged(1, 0)(loss, w, j, step) for j in range(len(w)))),
+    ('swapped', 'the slopes of all numbers were added up; only that of `w[k]` is asked for',
+        lambda loss, w, k, step: sum(nudged(1, 0)(loss, w, j, step) for j in range(len(w)))),
     ('factor', 'the two losses are two nudges apart, one up and one down, and their difference isn\'t taken for each unit; what is asked for is one nudge, upwards, and what it changes', lambda loss, w, k, step: 2*step*nudged(1, 1)(loss, w, k, step)),
-    ('factor', 'the two losses are two nudges apart, one up and one down; what is asked for is one nudge, upwards, and what it changes', lambda loss, w, k, step: 2*nudged(1, 1)(loss, w, k, step)),
+    ('factor', 'the two losses are two nudges apart, one up and one down; what is asked for is one nudge, upwards, and what it changes',
+        lambda loss, w, k, step: 2*nudged(1, 1)(loss, w, k, step)),
     ('swapped', '`w[k]` is to grow: this nudges it downwards, and on a curved loss that is another number', nudged(0, 1)),
-    ('swapped', 'this nudges to both sides, which is nearer to the slope at `w`; but what is asked for is one nudge, upwards, and what it changes', nudged(1, 1)),
-    ('swapped', 'this nudges to both sides, which is nearer to the slope at `w`; but what is asked for is one nudge, upwards, and what it changes', nudged(.5, .5)),
+    ('swapped', 'this nudges to both sides, which is nearer to the slope at `w`; but what is asked for is one nudge, upwards, and what it changes',
+        nudged(1, 1)),
+    ('swapped', 'this nudges to both sides, which is nearer to the slope at `w`; but what is asked for is one nudge, upwards, and what it changes',
+        nudged(.5, .5)),
     *(('dtype', 'the numbers were put into a tensor of float32, which keeps seven digits: too few for a difference of two losses. Keep to the list of Python numbers', f) for f in (rounded(list), rounded(torch.Tensor.tolist))),
-    *(('swapped', 'the nudge is to be `step`, as large as it is given: a step of your own gives another number wherever the loss is curved', nudged(1, down, 10.**-e)) for e in range(9) for down in (0, 1))])]
+    *(('swapped', 'the nudge is to be `step`, as large as it is given: a step of your own gives another number wherever the loss is curved',
+        nudged(1, down, 10.**-e)) for e in range(9) for down in (0, 1))])]
 
 # %% ../../nbs/exercises/mnist.ipynb #d0e00012
 def slopes(loss, w): # by autograd
@@ -164,7 +172,8 @@ def downhill_cases():
         (lambda w: (w[0] + 2*w[1] - 3)**2, [2., 4.], .05, 3), (lambda w: w[0]**2*w[1] - w[2], [3., -2., 1.], .02, 4),
         (lambda w: w[0]**2 + 1, [3.], 1.25, 2), (pencil, numbers, .01, 1), (pencil, numbers, .005, 6)):
         want = dict(result=torch.tensor(walked(loss, w, rate, steps), dtype=torch.float64).round(decimals=4))
-        yield Case(f'a loss of {len(w)} number{"s"*(len(w) > 1)}, rate = {rate:g}, steps = {steps}', dict(loss=loss, w=w, rate=rate, steps=steps), want, dict(rate=rate, steps=steps))
+        yield Case(f'a loss of {len(w)} number{"s"*(len(w) > 1)}, rate = {rate:g}, steps = {steps}', dict(loss=loss, w=w, rate=rate, steps=steps), want,
+            dict(rate=rate, steps=steps))
 
 # %% ../../nbs/exercises/mnist.ipynb #d0e00015
 def run_numbers(attempt, args, names):
@@ -186,6 +195,7 @@ def column(loss, w, rate, steps):
 
 def frozen(loss, w, rate, steps): return [z - rate*steps*g for z, g in zip(w, slopes(loss, w))]
 
+# %% ../../nbs/exercises/mnist.ipynb #09f909f1
 def restarted(loss, w, rate, steps):
     "Takes each step from the start, by the slopes of the place where the last one led"
     here = w
@@ -221,28 +231,42 @@ TASKS += [Exercise('downhill', 'downhill(loss, w, rate, steps)', downhill_cases,
     ('swapped', 'each number moved before the next slope was measured. A slope depends on where you stand: first all slopes, then the step', one_by_one),
     ('swapped', 'each number moved before the next slope was measured. A slope depends on where you stand: first all slopes, then the step', column),
     ('stale', 'the slopes were measured once, at the start. They depend on where you stand: measure them anew at every step', frozen),
-    ('missing', 'the first number alone has moved', lambda loss, w, rate, steps: walked(loss, w, rate, steps, lambda loss, w: [slopes(loss, w)[0], *[0.]*(len(w) - 1)])),
+    ('missing', 'the first number alone has moved',
+        lambda loss, w, rate, steps: walked(loss, w, rate, steps, lambda loss, w: [slopes(loss, w)[0], *[0.]*(len(w) - 1)])),
     ('factor', 'nothing has moved, not by as much as 0.0001. Is the change of the loss divided by the nudge?', lambda loss, w, rate, steps: w),
-    ('swapped', 'every number has moved by the slope of the first; each has a slope of its own', lambda loss, w, rate, steps: walked(loss, w, rate, steps, lambda loss, w: slopes(loss, w)[:1]*len(w))),
+    ('swapped', 'every number has moved by the slope of the first; each has a slope of its own',
+        lambda loss, w, rate, steps: walked(loss, w, rate, steps, lambda loss, w: slopes(loss, w)[:1]*len(w))),
     *(('swapped', 'every number has moved by `rate` times the loss; what it moves by is the slope, how fast the loss changes with it', by(f)) for f in (
         lambda g, loss, w, rate: [loss(w)]*len(w), lambda g, loss, w, rate: [loss(moved(w, k, 1e-6)) for k in range(len(w))])),
     *(('swapped', 'every number has moved by the same: all slopes put together. Nudge one number at a time; each moves by its own slope', f) for f in (
         by(lambda g, *_: [sum(g)]*len(g)), by(lambda g, *_: [sum(g)/len(g)]*len(g)))),
     ('swapped', '`rate` is no nudge: a slope is measured by a tiny one, such as 1e-6, and `rate` says how far to go by it', coarse(None)),
-    *(('swapped', 'the nudge is so large that the loss bends on the way: the slope of a place wants a tiny one, such as 1e-6', coarse(h)) for h in (1., .5, .1, .05, .01, .001)),
-    *(('missing', 'a number whose slope is negative has not moved; it has to go up', by(f)) for f in (lambda g, *_: [max(z, 0.) for z in g], lambda g, *_: [float(z > 0) for z in g])),
-    ('missing', 'only the number with the steepest slope has moved in each step; all of them move, each by its own slope', by(lambda g, *_: [z*(abs(z) == max(map(abs, g))) for z in g])),
+    *(('swapped', 'the nudge is so large that the loss bends on the way: the slope of a place wants a tiny one, such as 1e-6', coarse(h)) for h in (1., .5, .1,
+        .05, .01, .001)),
+    *(('missing', 'a number whose slope is negative has not moved; it has to go up', by(f)) for f in (lambda g, *_: [max(z, 0.) for z in g],
+        lambda g, *_: [float(z > 0) for z in g])),
+    ('missing', 'only the number with the steepest slope has moved in each step; all of them move, each by its own slope',
+        by(lambda g, *_: [z*(abs(z) == max(map(abs, g))) for z in g])),
     ('missing', 'in each step one number has moved, in turn; in each step all of them move', in_turn),
-    ('missing', 'this is one step away from the start, however many are asked for. Does a `return` stand in the loop? Or does each step begin at `w` again?', lambda loss, w, rate, steps: walked(loss, w, rate, 1)),
-    *(('stale', 'the loss before the nudge was taken once, at the start. From the second step on you stand elsewhere: take it anew in each step', stale_loss(10.**-e)) for e in range(3, 9)),
+    ('missing', 'this is one step away from the start, however many are asked for. Does a `return` stand in the loop? Or does each step begin at `w` again?',
+        lambda loss, w, rate, steps: walked(loss, w, rate, 1)),
+    *(('stale', 'the loss before the nudge was taken once, at the start. From the second step on you stand elsewhere: take it anew in each step',
+        stale_loss(10.**-e)) for e in range(3, 9)),
     ('swapped', 'each step starts from the first place again; it has to start from where the last one led', restarted),
-    *(('factor', f'this is one step too {many}: count on paper, with steps = 1', lambda loss, w, rate, steps, more=more: walked(loss, w, rate, steps + more)) for many, more in (('many', 1), ('few', -1))),
-    ('factor', 'the rate was divided by the number of steps; each step is `rate` times the slope', lambda loss, w, rate, steps: walked(loss, w, rate/steps, steps)),
-    ('factor', 'every step is twice as long as `rate` times the slope: if you nudge to both sides, the two losses are two nudges apart', by(lambda g, *_: [2*z for z in g])),
-    ('factor', 'every step is half as long as `rate` times the slope: a nudge to one side is divided by the nudge, not by twice of it', by(lambda g, *_: [z/2 for z in g])),
-    ('swapped', 'these are the slopes at the start. They say how far to go; what is asked for is where you arrive', lambda loss, w, rate, steps: slopes(loss, w)),
-    ('swapped', 'the moves were made longer or shorter until they had length 1; the steeper, the farther: `rate` times the slope', by(lambda g, *_: [z/(sum(y*y for y in g)**.5 or 1) for z in g])),
-    ('missing', 'only the signs of the slopes are in it; the steeper, the farther: `rate` times the slope', lambda loss, w, rate, steps: walked(loss, w, rate, steps, lambda loss, w: [(g > 0) - (g < 0) for g in slopes(loss, w)]))])]
+    *(('factor', f'this is one step too {many}: count on paper, with steps = 1',
+        lambda loss, w, rate, steps, more=more: walked(loss, w, rate, steps + more)) for many, more in (('many', 1), ('few', -1))),
+    ('factor', 'the rate was divided by the number of steps; each step is `rate` times the slope',
+        lambda loss, w, rate, steps: walked(loss, w, rate/steps, steps)),
+    ('factor', 'every step is twice as long as `rate` times the slope: if you nudge to both sides, the two losses are two nudges apart',
+        by(lambda g, *_: [2*z for z in g])),
+    ('factor', 'every step is half as long as `rate` times the slope: a nudge to one side is divided by the nudge, not by twice of it',
+        by(lambda g, *_: [z/2 for z in g])),
+    ('swapped', 'these are the slopes at the start. They say how far to go; what is asked for is where you arrive',
+        lambda loss, w, rate, steps: slopes(loss, w)),
+    ('swapped', 'the moves were made longer or shorter until they had length 1; the steeper, the farther: `rate` times the slope',
+        by(lambda g, *_: [z/(sum(y*y for y in g)**.5 or 1) for z in g])),
+    ('missing', 'only the signs of the slopes are in it; the steeper, the farther: `rate` times the slope',
+        lambda loss, w, rate, steps: walked(loss, w, rate, steps, lambda loss, w: [(g > 0) - (g < 0) for g in slopes(loss, w)]))])]
 
 # %% ../../nbs/exercises/mnist.ipynb #e0a0000e
 def pooled(n_a, mean_a, std_a, n_b, mean_b, std_b):
@@ -268,6 +292,7 @@ def one_mean(first): # that of the first pile, or of the second
         return (((n - 1)*s**2 + (o - 1)*r**2 + (n + o)*d**2)/(n + o - 1))**.5
     return attempt
 
+# %% ../../nbs/exercises/mnist.ipynb #1f21b26f
 def parts(n, m, s, o, q, r): # the sums of squares within the piles and between them
     return (n - 1)*s**2 + (o - 1)*r**2, n*o/(n + o)*(m - q)**2
 
@@ -289,25 +314,35 @@ TASKS += [Exercise('pooled_std', 'pooled_std(n_a, mean_a, std_a, n_b, mean_b, st
     suspects=[
     ('swapped', 'the mean of the two standard deviations is none: their piles have different sizes and different means', lambda n, m, s, o, q, r: (s + r)/2),
     ('swapped', 'a spread can\'t be had by adding two spreads: put two equal piles together, and the spread stays what it was', lambda n, m, s, o, q, r: s + r),
-    ('swapped', 'standard deviations can\'t be averaged, not even by size. Their squares can, but only within the piles: the means differ besides', lambda n, m, s, o, q, r: (n*s + o*r)/(n + o)),
+    ('swapped', 'standard deviations can\'t be averaged, not even by size. Their squares can, but only within the piles: the means differ besides',
+        lambda n, m, s, o, q, r: (n*s + o*r)/(n + o)),
     ('swapped', 'that is the variance; the standard deviation is its square root', lambda *z: pooled(*z)**2),
     ('factor', 'all together there are n numbers: the sum of squares is divided by n − 1, once', lambda n, m, s, o, q, r: pooled(n, m, s, o, q, r)*((n + o - 1)/(n + o))**.5),
     ('swapped', 'the mean of all is not halfway between the two: a larger pile weighs more', lambda n, m, s, o, q, r: (((n - 1)*s**2 + (o - 1)*r**2 + (n + o)*((m - q)/2)**2)/(n + o - 1))**.5),
-    *(('factor', 'a pile\'s own sum of squares is (n − 1) times its variance, since PyTorch divides by n − 1', spread(within=lambda n, s: n*s**2, less=less)) for less in (0, 1, 2)),
+    *(('factor', 'a pile\'s own sum of squares is (n − 1) times its variance, since PyTorch divides by n − 1',
+        spread(within=lambda n, s: n*s**2, less=less)) for less in (0, 1, 2)),
     *(('missing', 'only the spread within the piles is in it; how far their means are from the mean of all is missing', f) for f in (
-        *(spread(within, nothing, less) for within in (lambda n, s: (n - 1)*s**2, lambda n, s: n*s**2) for less in (0, 1, 2)), lambda n, m, s, o, q, r: ((s**2 + r**2)/2)**.5, lambda n, m, s, o, q, r: (s**2 + r**2)**.5)),
+        *(spread(within, nothing, less) for within in (lambda n, s: (n - 1)*s**2, lambda n, s: n*s**2) for less in (0, 1, 2)),
+            lambda n, m, s, o, q, r: ((s**2 + r**2)/2)**.5, lambda n, m, s, o, q, r: (s**2 + r**2)**.5)),
     *(('missing', 'only the spread between the piles is in it; that within them is missing', f) for f in (
         *(spread(nothing, less=less) for less in (0, 1, 2)), lambda n, m, s, o, q, r: abs(m - q)/2, lambda n, m, s, o, q, r: abs(m - q))),
     *(('factor', 'how far a pile\'s mean is from the mean of all is squared and counts once for each of its pixels: `n_a` and `n_b` times', f) for f in (
-        *(spread(between=lambda n, d: (n - 1)*d**2, less=less) for less in (0, 1, 2)), spread(between=lambda n, d: d**2), spread(between=lambda n, d: d**2, less=2), spread(between=lambda n, d: n*abs(d)))),
-    *(('swapped', 'what is squared is how far each mean is from the mean of all, `n_a` and `n_b` times; not how far the two means are apart', spread(both=f, less=less)) for less in (0, 1, 2) for f in (
+        *(spread(between=lambda n, d: (n - 1)*d**2, less=less) for less in (0, 1, 2)), spread(between=lambda n, d: d**2),
+            spread(between=lambda n, d: d**2, less=2), spread(between=lambda n, d: n*abs(d)))),
+    *(('swapped', 'what is squared is how far each mean is from the mean of all, `n_a` and `n_b` times; not how far the two means are apart',
+        spread(both=f, less=less)) for less in (0, 1, 2) for f in (
         lambda n, o, d: d**2, lambda n, o, d: (n + o)*d**2, lambda n, o, d: (n + o - 1)*d**2, lambda n, o, d: n*o*d**2)),
     *(('swapped', 'a pile with more pixels weighs more: here the two count the same', f) for f in (
         lambda n, m, s, o, q, r: ((s**2 + r**2)/2 + ((m - q)/2)**2)**.5, lambda n, m, s, o, q, r: (s**2 + r**2 + (m - q)**2)**.5)),
-    *(('swapped', 'a standard deviation has to be squared before it is added to squares', spread(within=f, less=less)) for less in (0, 1, 2) for f in (lambda n, s: (n - 1)*s, lambda n, s: n*s)),
+    *(('swapped', 'a standard deviation has to be squared before it is added to squares', spread(within=f, less=less)) for less in (0, 1,
+        2) for f in (lambda n, s: (n - 1)*s, lambda n, s: n*s)),
     *(('swapped', 'the division by n − 1 belongs under the root', lambda *z, less=less: sum(parts(*z))**.5/(z[0] + z[3] - less)) for less in (0, 1)),
-    *(('swapped', 'the two parts, that within the piles and that between them, are added as squares; then one root is taken', lambda *z, less=less: sum((p/(z[0] + z[3] - less))**.5 for p in parts(*z))) for less in (0, 1)),
+    *(('swapped', 'the two parts, that within the piles and that between them, are added as squares; then one root is taken',
+        lambda *z, less=less: sum((p/(z[0] + z[3] - less))**.5 for p in parts(*z))) for less in (0, 1)),
     *(('swapped', 'the same mean stands in both parts between the piles: each pile has its own', one_mean(first)) for first in (True, False)),
-    ('swapped', 'each pile was divided by its own n − 1; add up all squares first, and divide once, by n − 1 of all', lambda n, m, s, o, q, r: (s**2 + r**2 + (n/(n - 1)*(o/(n + o))**2 + o/(o - 1)*(n/(n + o))**2)*(m - q)**2)**.5),
-    ('swapped', 'what is averaged here are roots, one of each pile: add up all squares first, and take one root', lambda n, m, s, o, q, r: (n*(s**2 + ((m - q)*o/(n + o))**2)**.5 + o*(r**2 + ((m - q)*n/(n + o))**2)**.5)/(n + o)),
-    *(('swapped', 'the distances are measured from 0; they are to be measured from the mean of all', lambda n, m, s, o, q, r, less=less: (((n - 1)*s**2 + (o - 1)*r**2 + n*m**2 + o*q**2)/(n + o - less))**.5) for less in (0, 1))])]
+    ('swapped', 'each pile was divided by its own n − 1; add up all squares first, and divide once, by n − 1 of all',
+        lambda n, m, s, o, q, r: (s**2 + r**2 + (n/(n - 1)*(o/(n + o))**2 + o/(o - 1)*(n/(n + o))**2)*(m - q)**2)**.5),
+    ('swapped', 'what is averaged here are roots, one of each pile: add up all squares first, and take one root',
+        lambda n, m, s, o, q, r: (n*(s**2 + ((m - q)*o/(n + o))**2)**.5 + o*(r**2 + ((m - q)*n/(n + o))**2)**.5)/(n + o)),
+    *(('swapped', 'the distances are measured from 0; they are to be measured from the mean of all',
+        lambda n, m, s, o, q, r, less=less: (((n - 1)*s**2 + (o - 1)*r**2 + n*m**2 + o*q**2)/(n + o - less))**.5) for less in (0, 1))])]

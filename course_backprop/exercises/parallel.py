@@ -24,19 +24,29 @@ TASKS = []
 TASKS += [
 Question('recall_halves', 'added', 'All factors are in u.g already, so the halves of a sum are added.',
     {'averaged': 'Averaging would bring a ½. The 2/n, with the n of all images, is in each u.g already, and w.g is a *sum* over images.'}, '',
-    ('w.g = `x.t() @ u.g` is a sum over images.', 'Is anything still to be divided, if each u.g has its 2/n with n = 50,000?', 'No. The two halves of the sum are added.')),
+    ('w.g = `x.t() @ u.g` is a sum over images.', 'Is anything still to be divided, if each u.g has its 2/n with n = 50,000?',
+        'No. The two halves of the sum are added.')),
 Question('recall_statistics', 'its own rows', 'It has no others. So two processes with half a batch each don\'t compute what one does with the whole.',
-    {'the whole batch': 'So it would be with one process. What does this one see of the other\'s rows?', 'all images': 'Those are in the running statistics, more or less, and they are for use, not for training.'}, '',
-    ('In training the mean is taken over the batch that the layer sees.', 'Which rows does the layer of one process see?', 'Its own half of the batch, and nothing else.')),
-Question('ring_of_a_thousand', 'about twice as many', 'With two processes it is 40,000 numbers, and with any number it is less than 80,000. How, is a third of this lesson.',
-    {'as many': 'Nearly. The best there is grows a little from 2 to 1024. But not by much.', '512 times as many': 'So it is where all has to pass through one process. Must it?'}, '',
-    ('Must one process see all that is added?', 'Each process could be the one that adds a 1024th of the numbers.', 'It would receive that part from all others, and send the sum of it to all others. How much is that altogether?')),
+    {'the whole batch': 'So it would be with one process. What does this one see of the other\'s rows?',
+        'all images': 'Those are in the running statistics, more or less, and they are for use, not for training.'}, '',
+    ('In training the mean is taken over the batch that the layer sees.', 'Which rows does the layer of one process see?',
+        'Its own half of the batch, and nothing else.')),
+Question('ring_of_a_thousand', 'about twice as many',
+    'With two processes it is 40,000 numbers, and with any number it is less than 80,000. How, is a third of this lesson.',
+    {'as many': 'Nearly. The best there is grows a little from 2 to 1024. But not by much.',
+        '512 times as many': 'So it is where all has to pass through one process. Must it?'}, '',
+    ('Must one process see all that is added?', 'Each process could be the one that adds a 1024th of the numbers.',
+        'It would receive that part from all others, and send the sum of it to all others. How much is that altogether?')),
 Question('pencil_weighted', 3, '(1·6 + 3·2)/4. Each mean counts as many times as it has rows.',
-    {4: 'That is the mean of the two means: the one row of process 0 counts as much as the three of process 1.', 8: 'A sum of two means. Each mean has a number of rows; what is the sum over all rows?', 12: 'That is the sum over all four rows. The loss is a mean.', 5: 'There the weights are turned round: process 0 has one row, process 1 has three.', 2: 'Process 1 has most of the rows, and not all.', 6: 'A mean of two numbers is (6 + 2)/2, but that isn\'t what is asked, either. What is the sum over the three rows of process 1?'},
+    {4: 'That is the mean of the two means: the one row of process 0 counts as much as the three of process 1.',
+        8: 'A sum of two means. Each mean has a number of rows; what is the sum over all rows?', 12: 'That is the sum over all four rows. The loss is a mean.',
+        5: 'There the weights are turned round: process 0 has one row, process 1 has three.', 2: 'Process 1 has most of the rows, and not all.',
+        6: 'A mean of two numbers is (6 + 2)/2, but that isn\'t what is asked, either. What is the sum over the three rows of process 1?'},
     'What is the sum over the row of process 0, and over the three of process 1?',
     ('A mean times its number of rows is a sum.', '1·6 and 3·2, over four rows.', '(6 + 6)/4')),
 Question('after_all_reduce', 3, 'The sum; and rank 1 has it too.',
-    {1.5: 'That is the mean. `all_reduce` gives the sum, unless another operation is asked for.', 1: 'That is what it brought. It is written over.', 2: 'That is what rank 1 brought.'},
+    {1.5: 'That is the mean. `all_reduce` gives the sum, unless another operation is asked for.', 1: 'That is what it brought. It is written over.',
+        2: 'That is what rank 1 brought.'},
     'Everyone brings a tensor, and everyone gets the sum.',
     ('What do the two bring?', '1 and 2, and both get the sum.', '1 + 2')),
 Question('ranks_to_the_bit', 'yes', 'An all-reduce makes the sum once, and everyone gets *that* one. The same start, the same steps.',
@@ -44,35 +54,46 @@ Question('ranks_to_the_bit', 'yes', 'An all-reduce makes the sum once, and every
     ('After `broadcast_params` all ranks have the same weights.', 'Does each rank make a sum of its own?', 'No: all get the same one. So yes.')),
 Question('order_of_a_sum', 'their grouping', 'The same numbers in the same order, with other brackets: rounding differs.',
     {'the numbers': 'The rows are the same, and so is the start.', 'the rule': 'The rule is the same: a mean over all rows.'}, '',
-    ('Where do the brackets stand if one process adds up what the rows contribute? And if two do?', 'Two make two sums, and then add these.', 'Their grouping.')),
+    ('Where do the brackets stand if one process adds up what the rows contribute? And if two do?', 'Two make two sums, and then add these.',
+        'Their grouping.')),
 ]
 
 # %% ../../nbs/exercises/parallel.ipynb #f74a4fe9
 TASKS += [
 Question('ring_bytes', 2*3*39760, '2·3 steps, each with a quarter of 159,040 bytes: one and a half gradients.',
-    {4*39760: 'That is one gradient. How many parts of it are sent, and how large is a part?', 2*4*39760: 'Two gradients. There are 2·(4 − 1) steps, not 2·4.', 3*39760: 'After three steps each part is whole on one rank. Three more bring it to the others.', 6*4*39760: 'In each of the six steps a *quarter* of the gradient is sent.', 6*39760//4: 'A number has four bytes.'},
+    {4*39760: 'That is one gradient. How many parts of it are sent, and how large is a part?', 2*4*39760: 'Two gradients. There are 2·(4 − 1) steps, not 2·4.',
+        3*39760: 'After three steps each part is whole on one rank. Three more bring it to the others.',
+        6*4*39760: 'In each of the six steps a *quarter* of the gradient is sent.', 6*39760//4: 'A number has four bytes.'},
     'How many steps are there, and how many bytes has a part?',
     ('There are 2(p − 1) = 6 steps.', 'In each, a quarter of 39,760 numbers of four bytes is sent.', '6*39760')),
 Question('no_broadcast', 'just as far', 'The same steps, from another place. What is apart stays apart, and training doesn\'t heal it.',
-    {'further': 'Do their steps differ? Both have the same gradient.', 'not at all': 'What would bring them together? Both take the same steps, from different places.'}, '',
-    ('Which gradient has rank 0 after the all-reduce, and which has rank 1?', 'The same one. So both take the same step.', 'w₀ − w₁ doesn\'t change, if the same is taken from both.')),
+    {'further': 'Do their steps differ? Both have the same gradient.',
+        'not at all': 'What would bring them together? Both take the same steps, from different places.'}, '',
+    ('Which gradient has rank 0 after the all-reduce, and which has rank 1?', 'The same one. So both take the same step.',
+        'w₀ − w₁ doesn\'t change, if the same is taken from both.')),
 Question('same_shuffle', 100, 'All four have drawn the same 100. Three of four processes might as well not be there.',
-    {400: 'So it should be. But with the same seed, what does each of them draw?', 1000: 'Each draws 100. How many of these differ from those of the others?', 25: 'Each of them draws 100 rows.', 344: 'So many there would be, or about, with seeds of their own and nobody who looks after repetitions. With the same seed?'},
+    {400: 'So it should be. But with the same seed, what does each of them draw?', 1000: 'Each draws 100. How many of these differ from those of the others?',
+        25: 'Each of them draws 100 rows.', 344: 'So many there would be, or about, with seeds of their own and nobody who looks after repetitions. With the same seed?'},
     'What do two generators with the same seed give?',
     ('Two generators with the same seed give the same numbers.', 'So which rows does the second process draw?', 'The same 100 as the first.')),
 Question('at_most', 10, 'The computing can be made as short as you like, and what is sent can\'t. Nothing in p helps against the second term.',
-    {11: 'Alone, nothing has to be sent: the step takes 10 ms.', 1: 'With two machines it is 6 ms already, in the place of 10.', 1024: 'That would be without communication.', 5: 'As p grows, 10 ms/p becomes as small as you like. What is left?'},
+    {11: 'Alone, nothing has to be sent: the step takes 10 ms.', 1: 'With two machines it is 6 ms already, in the place of 10.',
+        1024: 'That would be without communication.', 5: 'As p grows, 10 ms/p becomes as small as you like. What is left?'},
     'What is left of 10 ms/p + 1 ms when p is very large?',
     ('10/p becomes nothing. What stays?', '1 ms stays. And alone it takes 10 ms.', '10 ms over 1 ms')),
 Question('parallel_bug', 6, 'Each rank\'s gradient is a mean over its own rows, and where n isn\'t a multiple of p, these differ in number. Its weight in the sum is its rows over n, not 1/p.',
     {line: f'Line {line} does what it should: {says}.' for line, says in
-     {2: 'every row is in one shard', 3: 'no old gradient is left', 4: 'the mean over this rank\'s rows', 5: 'the gradient of that mean', 7: 'the sum over the ranks, of what each of them brings', 8: 'the same step on every rank'}.items()} |
+     {2: 'every row is in one shard', 3: 'no old gradient is left', 4: 'the mean over this rank\'s rows', 5: 'the gradient of that mean',
+         7: 'the sum over the ranks, of what each of them brings', 8: 'the same step on every rank'}.items()} |
     {9: 'Line 9 returns this rank\'s loss, and nothing is computed from it.', 1: 'That is the line with the name. It is one of the lines 2 to 8.'},
     'It is one line, between 2 and 8, counted as they are shown.',
-    ('The ranks agree. So what is wrong is wrong on all of them in the same way.', 'Try n = 5 and p = 2 with a pencil: how many rows has each rank?', 'Two and three. And their means count alike: which line says so?'), cause='mean-for-sum'),
+    ('The ranks agree. So what is wrong is wrong on all of them in the same way.', 'Try n = 5 and p = 2 with a pencil: how many rows has each rank?',
+        'Two and three. And their means count alike: which line says so?'), cause='mean-for-sum'),
 Question('losses_agree', 'up to rounding', 'The same rows in each step, from the same start. What differs is the order of the sums, and their brackets.',
-    {'to the bit': 'To the bit are ranks of one training. Here order and brackets of the sums are others for each number of processes.', 'no': 'The batches are the same, whatever p is. What differs?'}, '',
-    ('Each batch has the same rows, whatever p is. So which sum is the gradient?', 'The same one. Is it added up in the same order, with the same brackets?', 'No, otherwise for each p. So up to rounding.')),
+    {'to the bit': 'To the bit are ranks of one training. Here order and brackets of the sums are others for each number of processes.',
+        'no': 'The batches are the same, whatever p is. What differs?'}, '',
+    ('Each batch has the same rows, whatever p is. So which sum is the gradient?', 'The same one. Is it added up in the same order, with the same brackets?',
+        'No, otherwise for each p. So up to rounding.')),
 ]
 
 # %% ../../nbs/exercises/parallel.ipynb #d7d7f425
@@ -98,6 +119,7 @@ def upto_empty(means, rows, over):
     k = rows.index(0) if 0 in rows else len(rows)
     return sum((n*g for n, g in zip(rows[:k], means)), torch.zeros_like(means[0]))/over(rows)
 
+# %% ../../nbs/exercises/parallel.ipynb #b06dc2b0
 class ShardExercise(Exercise):
     "What ends in an error where the first shard is empty may have a mistake that shows elsewhere, too"
     def judged(self, attempt, explain=True): # as `judge` calls it; to a `Verdict`
@@ -111,7 +133,8 @@ def mean_cases():
     for k, rows in enumerate(([1, 3], [5, 11], [2, 7, 4], [8, 8], [3, 0, 5], [0, 1, 0, 6])):
         dtype, shape = (torch.float32, torch.float64)[k % 2], ((2, 3), (4,), (1,))[k % 3]
         means = [torch.randn(shape, generator=generator, dtype=dtype) if n else torch.full(shape, float('nan'), dtype=dtype) for n in rows]
-        yield Case(f'rows = {rows}, {str(dtype).removeprefix("torch.")}', dict(means=means, rows=rows), dict(result=weighted(means, rows)), dict(shards=len(rows), n=sum(rows)))
+        yield Case(f'rows = {rows}, {str(dtype).removeprefix("torch.")}', dict(means=means, rows=rows), dict(result=weighted(means, rows)),
+            dict(shards=len(rows), n=sum(rows)))
 
 # %% ../../nbs/exercises/parallel.ipynb #a74c5eee
 TASKS += [ShardExercise('weighted_mean', 'weighted_mean(means, rows)', mean_cases, right=weighted,
@@ -121,26 +144,41 @@ TASKS += [ShardExercise('weighted_mean', 'weighted_mean(means, rows)', mean_case
            '`sum(n*g for n, g in zip(rows, means) if n)/sum(rows)`'),
     suspects=[
     ('mean-for-sum', 'a mean of means: a shard of few rows counts as much as one of many', lambda means, rows: sum(means)/len(means)),
-    ('mean-for-sum', 'a mean of means: a shard of few rows counts as much as one of many', lambda means, rows: weighted(means, rows, lambda n: 1, lambda rows: sum(map(bool, rows)))),
+    ('mean-for-sum', 'a mean of means: a shard of few rows counts as much as one of many',
+        lambda means, rows: weighted(means, rows, lambda n: 1, lambda rows: sum(map(bool, rows)))),
     ('missing', 'not divided by the number of all rows: that is the sum over them', lambda means, rows: weighted(means, rows, over=lambda rows: 1)),
     ('factor', 'divided by the number of shards, where the number of all rows belongs', lambda means, rows: weighted(means, rows, over=len)),
     ('factor', 'the means were added as they are: each has to be taken times its rows first', lambda means, rows: weighted(means, rows, lambda n: 1)),
-    ('swapped', 'divided by each shard\'s rows, where it has to be multiplied by them', lambda means, rows: weighted(means, rows, lambda n: 1/n, lambda rows: 1)),
-    ('factor', 'divided by the number of shards that have rows, where the number of all rows belongs', lambda means, rows: weighted(means, rows, over=lambda rows: sum(map(bool, rows)))),
-    ('factor', 'the plain mean times the mean number of rows, or that upside down: each mean has to be taken times its own rows, before the sum', lambda means, rows: weighted(means, rows, lambda n: len(rows)/sum(rows), lambda rows: 1)),
-    *[('factor', f'the weights are wrong: {which}. Each mean counts as many times as it has rows', lambda means, rows, weight=weight: weighted(means, rows, weight, lambda rows: sum(weight(n) for n in rows if n))) for which, weight in (
-        ('the roots of the numbers of rows', lambda n: n**.5), ('the squares of the numbers of rows', lambda n: n*n), ('one over the numbers of rows', lambda n: 1/n), ('one row is taken off from each', lambda n: n - 1), ('one row is added to each', lambda n: n + 1))],
+    ('swapped', 'divided by each shard\'s rows, where it has to be multiplied by them',
+        lambda means, rows: weighted(means, rows, lambda n: 1/n, lambda rows: 1)),
+    ('factor', 'divided by the number of shards that have rows, where the number of all rows belongs',
+        lambda means, rows: weighted(means, rows, over=lambda rows: sum(map(bool, rows)))),
+    ('factor', 'the plain mean times the mean number of rows, or that upside down: each mean has to be taken times its own rows, before the sum',
+        lambda means, rows: weighted(means, rows, lambda n: len(rows)/sum(rows), lambda rows: 1)),
+    *[('factor', f'the weights are wrong: {which}. Each mean counts as many times as it has rows',
+        lambda means, rows, weight=weight: weighted(means, rows, weight, lambda rows: sum(weight(n) for n in rows if n))) for which, weight in (
+        ('the roots of the numbers of rows', lambda n: n**.5), ('the squares of the numbers of rows', lambda n: n*n),
+            ('one over the numbers of rows', lambda n: 1/n), ('one row is taken off from each', lambda n: n - 1),
+            ('one row is added to each', lambda n: n + 1))],
     ('swapped', 'each mean counts by the rows of the *others* here; it counts by its own', lambda means, rows: weighted(means, rows, lambda n: sum(rows) - n)),
     ('factor', 'divided by one less than all rows; a mean divides by all of them', lambda means, rows: weighted(means, rows, over=lambda rows: sum(rows) - 1)),
     ('factor', 'divided by the largest number of rows, where that of all rows belongs', lambda means, rows: weighted(means, rows, over=max)),
-    *[('swapped', 'a mean of two was taken again and again, so the last shards count most: each counts by its rows', lambda means, rows, first=first: halved(means, rows, first)) for first in (False, True)],
-    ('swapped', 'the mean so far counts by the rows of all shards before, not by those of the first, or of the last, alone', lambda means, rows: carried(means, rows, lambda seen, n: rows[0])),
-    ('swapped', 'the mean so far counts by the rows of all shards before, not by those of the first, or of the last, alone', lambda means, rows: carried(means, rows, lambda seen, n: seen[-1])),
-    ('missing', 'only the shard with the most rows counts; the others have a share by their rows', lambda means, rows: means[max(range(len(rows)), key=lambda k: rows[k])]),
-    *[('missing', f'only the {which} shard with rows counts; the others have a share by their rows', lambda means, rows, k=k: [g for g, n in zip(means, rows) if n][k]) for which, k in (('first', 0), ('last', -1))],
-    *[('missing', 'an empty shard ends the sum here; it is left out, and those after it count', lambda means, rows, over=over: upto_empty(means, rows, over)) for over in (sum, lambda rows: sum(rows[:rows.index(0)] if 0 in rows else rows))],
-    ('swapped', 'that is the median of the shards\' means; each has a share by its rows', lambda means, rows: torch.stack([g for g, n in zip(means, rows) if n]).median(0)[0]),
-    ('not-finite', 'an empty shard\'s mean is `nan`, and 0 times `nan` is `nan`: leave empty shards out', lambda means, rows: sum(n*g for n, g in zip(rows, means))/sum(rows)),
+    *[('swapped', 'a mean of two was taken again and again, so the last shards count most: each counts by its rows',
+        lambda means, rows, first=first: halved(means, rows, first)) for first in (False, True)],
+    ('swapped', 'the mean so far counts by the rows of all shards before, not by those of the first, or of the last, alone',
+        lambda means, rows: carried(means, rows, lambda seen, n: rows[0])),
+    ('swapped', 'the mean so far counts by the rows of all shards before, not by those of the first, or of the last, alone',
+        lambda means, rows: carried(means, rows, lambda seen, n: seen[-1])),
+    ('missing', 'only the shard with the most rows counts; the others have a share by their rows',
+        lambda means, rows: means[max(range(len(rows)), key=lambda k: rows[k])]),
+    *[('missing', f'only the {which} shard with rows counts; the others have a share by their rows',
+        lambda means, rows, k=k: [g for g, n in zip(means, rows) if n][k]) for which, k in (('first', 0), ('last', -1))],
+    *[('missing', 'an empty shard ends the sum here; it is left out, and those after it count',
+        lambda means, rows, over=over: upto_empty(means, rows, over)) for over in (sum, lambda rows: sum(rows[:rows.index(0)] if 0 in rows else rows))],
+    ('swapped', 'that is the median of the shards\' means; each has a share by its rows',
+        lambda means, rows: torch.stack([g for g, n in zip(means, rows) if n]).median(0)[0]),
+    ('not-finite', 'an empty shard\'s mean is `nan`, and 0 times `nan` is `nan`: leave empty shards out',
+        lambda means, rows: sum(n*g for n, g in zip(rows, means))/sum(rows)),
     ])]
 
 # %% ../../nbs/exercises/parallel.ipynb #ecf7de06
@@ -168,33 +206,47 @@ TASKS += [Exercise('shard_rows', 'shard_rows(n, p, rank)', shard_cases, right=de
            'Think of borders: rank r begins where rank r − 1 ends. If the border before rank r is n·r/p, rounded down, then the last one is n. (Or every p-th row, beginning with row `rank`.)',
            '`range(n*rank//p, n*(rank + 1)//p)`, or `range(rank, n, p)`'),
     suspects=[
-    ('missing', 'the last rows are lost where n isn\'t a multiple of p: each rank has n//p rows, and the rest has nobody', lambda n, p, rank: range(n//p*rank, n//p*(rank + 1))),
+    ('missing', 'the last rows are lost where n isn\'t a multiple of p: each rank has n//p rows, and the rest has nobody',
+        lambda n, p, rank: range(n//p*rank, n//p*(rank + 1))),
     ('size', 'one rank gets all that is left over, and the others wait for it', lambda n, p, rank: range(n//p*rank, n if rank == p - 1 else n//p*(rank + 1))),
-    ('size', 'n/p was rounded up for each: the last ranks get too few rows, or none', lambda n, p, rank: range(min(n, -(-n//p)*rank), min(n, -(-n//p)*(rank + 1)))),
+    ('size', 'n/p was rounded up for each: the last ranks get too few rows, or none',
+        lambda n, p, rank: range(min(n, -(-n//p)*rank), min(n, -(-n//p)*(rank + 1)))),
     ('size', 'n/p was rounded up for each: there are row numbers beyond the last', lambda n, p, rank: range(-(-n//p)*rank, -(-n//p)*(rank + 1))),
     ('size', 'n//p + 1 rows for each: there are row numbers beyond the last', lambda n, p, rank: range((n//p + 1)*rank, (n//p + 1)*(rank + 1))),
     ('size', 'n//p + 1 rows for each: the last ranks get too few, or none', lambda n, p, rank: range(min(n, (n//p + 1)*rank), min(n, (n//p + 1)*(rank + 1)))),
     ('swapped', 'the rows left over shift the start of the later ranks: rank r begins at r·(n//p), and one further on for each rank before it that has got one of them', lambda n, p, rank: range(n//p*rank, n//p*(rank + 1) + (rank < n%p))),
-    ('swapped', 'the rows left over shift the start of the later ranks, and by no more than there are of them: `min(rank, rest)`', lambda n, p, rank: range((n//p + 1)*rank, (n//p + 1)*rank + n//p + (rank < n%p))),
-    ('swapped', 'the first ranks have a row more, and the later ones begin as if they hadn\'t: the rows left over shift the start of the later ranks', lambda n, p, rank: range((n//p + (rank < n%p))*rank, (n//p + (rank < n%p))*(rank + 1))),
-    ('missing', 'the starts leave room for the rows left over, and nobody takes them: the first n % p ranks have a row more', lambda n, p, rank: range(n//p*rank + min(rank, n%p), n//p*(rank + 1) + min(rank, n%p))),
-    ('size', 'a row more for every rank: it is for the first n % p ranks only', lambda n, p, rank: range(n//p*rank + min(rank, n%p), n//p*(rank + 1) + min(rank, n%p) + 1)),
+    ('swapped', 'the rows left over shift the start of the later ranks, and by no more than there are of them: `min(rank, rest)`',
+        lambda n, p, rank: range((n//p + 1)*rank, (n//p + 1)*rank + n//p + (rank < n%p))),
+    ('swapped', 'the first ranks have a row more, and the later ones begin as if they hadn\'t: the rows left over shift the start of the later ranks',
+        lambda n, p, rank: range((n//p + (rank < n%p))*rank, (n//p + (rank < n%p))*(rank + 1))),
+    ('missing', 'the starts leave room for the rows left over, and nobody takes them: the first n % p ranks have a row more',
+        lambda n, p, rank: range(n//p*rank + min(rank, n%p), n//p*(rank + 1) + min(rank, n%p))),
+    ('size', 'a row more for every rank: it is for the first n % p ranks only',
+        lambda n, p, rank: range(n//p*rank + min(rank, n%p), n//p*(rank + 1) + min(rank, n%p) + 1)),
     ('accumulated', 'every rank has all rows', lambda n, p, rank: range(n)),
-    ('accumulated', 'the shards overlap: the row at each border is in two of them. The end of a range isn\'t in it', lambda n, p, rank: range(n*rank//p, min(n, n*(rank + 1)//p + 1))),
+    ('accumulated', 'the shards overlap: the row at each border is in two of them. The end of a range isn\'t in it',
+        lambda n, p, rank: range(n*rank//p, min(n, n*(rank + 1)//p + 1))),
     ('missing', 'row 0 is lost: rows are counted from 0', lambda n, p, rank: range(n*rank//p + 1, n*(rank + 1)//p + 1)),
     ('accumulated', 'every row from the rank on, with no step: each p-th row is meant, `range(rank, n, p)`', lambda n, p, rank: range(rank, n)),
     ('accumulated', 'every rank begins at row 0: rank r begins where rank r − 1 ends', lambda n, p, rank: range(n*(rank + 1)//p)),
     ('accumulated', 'every rank goes on to the end: rank r ends where rank r + 1 begins', lambda n, p, rank: range(n*rank//p, n)),
     ('accumulated', 'every rank has the same rows: the rank plays no part', lambda n, p, rank: range(0, n, p)),
     ('accumulated', 'every rank has the same rows: the rank plays no part', lambda n, p, rank: range(n//p)),
-    ('size', 'n/p was rounded up for each, and the last rank goes from there to n: it gets less than the others, or nothing, or ranks before it reach beyond n', lambda n, p, rank: range(-(-n//p)*rank, n if rank == p - 1 else -(-n//p)*(rank + 1))),
-    *[('size', 'n/p was rounded to the nearest number for each, up or down: shards of that size end before n, or beyond it', lambda n, p, rank, end=end: range(min(n, round(n/p)*rank), min(n, end(n, p, rank)))) for end in (lambda n, p, rank: round(n/p)*(rank + 1), lambda n, p, rank: n if rank == p - 1 else round(n/p)*(rank + 1))],
-    ('accumulated', 'the rows left over went to every rank; each of them is for one rank alone', lambda n, p, rank: [*range(n//p*rank, n//p*(rank + 1)), *range(n//p*p, n)]),
-    ('accumulated', 'ranks got the *same* row of those left over: rank r gets the one that is r further on, p·(n//p) + r', lambda n, p, rank: [*range(n//p*rank, n//p*(rank + 1)), *[n//p*p]*(rank < n%p)]),
-    ('size', 'a row too much was dealt: there are n % p rows left over, for the ranks *below* that number', lambda n, p, rank: [*range(n//p*rank, n//p*(rank + 1)), *[n//p*p + rank]*(rank <= n%p)]),
+    ('size', 'n/p was rounded up for each, and the last rank goes from there to n: it gets less than the others, or nothing, or ranks before it reach beyond n',
+        lambda n, p, rank: range(-(-n//p)*rank, n if rank == p - 1 else -(-n//p)*(rank + 1))),
+    *[('size', 'n/p was rounded to the nearest number for each, up or down: shards of that size end before n, or beyond it',
+        lambda n, p, rank, end=end: range(min(n, round(n/p)*rank), min(n, end(n, p, rank)))) for end in (lambda n, p, rank: round(n/p)*(rank + 1),
+        lambda n, p, rank: n if rank == p - 1 else round(n/p)*(rank + 1))],
+    ('accumulated', 'the rows left over went to every rank; each of them is for one rank alone',
+        lambda n, p, rank: [*range(n//p*rank, n//p*(rank + 1)), *range(n//p*p, n)]),
+    ('accumulated', 'ranks got the *same* row of those left over: rank r gets the one that is r further on, p·(n//p) + r',
+        lambda n, p, rank: [*range(n//p*rank, n//p*(rank + 1)), *[n//p*p]*(rank < n%p)]),
+    ('size', 'a row too much was dealt: there are n % p rows left over, for the ranks *below* that number',
+        lambda n, p, rank: [*range(n//p*rank, n//p*(rank + 1)), *[n//p*p + rank]*(rank <= n%p)]),
     ('swapped', 'blocks of p rows: it is p ranks, and each has about n/p rows', lambda n, p, rank: range(min(n, rank*p), min(n, (rank + 1)*p))),
     ('swapped', 'the rank is in the step: `range(rank, n, p)` takes each p-th row, and the rank is where it begins', lambda n, p, rank: range(0, n, rank + 1)),
-    ('missing', 'the last rows are lost where n isn\'t a multiple of p: they were cut off before the rest was dealt', lambda n, p, rank: range(rank, n//p*p, p)),
+    ('missing', 'the last rows are lost where n isn\'t a multiple of p: they were cut off before the rest was dealt',
+        lambda n, p, rank: range(rank, n//p*p, p)),
     ('swapped', 'the step is p, and the start is the rank: `range(rank, n, p)`', lambda n, p, rank: range(rank*p, n, p)),
     ])]
 
@@ -223,6 +275,7 @@ def ring_cases():
         ring(after, step)
         yield Case(f'p = {p}, step = {step}', dict(parts=parts, step=step), {f'parts[{r}]': torch.cat(row) for r, row in enumerate(after)}, dict(p=p))
 
+# %% ../../nbs/exercises/parallel.ipynb #a060e06b
 def at_receiver(parts, step, at_once=False):
     "What is sent goes into the part that the receiver sends"
     p, sent = len(parts), copy_args(parts)
@@ -242,6 +295,7 @@ def jumping(far): return lambda parts, step: ring(parts, step, part=lambda r, s,
 def summed(parts, step):
     for k, row in enumerate(zip(*copy_args(parts))): parts[(k + 1)%len(parts)][k] = sum(row)
 
+# %% ../../nbs/exercises/parallel.ipynb #97b55f16
 def crossed(parts, step):
     p = len(parts)
     for r in range(p):
@@ -265,36 +319,51 @@ TASKS += [Exercise('ring_step', 'ring_step(parts, step)', ring_cases, right=ring
     suspects=[
     ('missing', 'nothing was changed in `parts`: what comes to a rank has to be put there, `parts[to][k] = ...`', lambda parts, step: None),
     ('swapped', 'it went into the receiver\'s own index, (to − step) mod p: a part keeps its number k, on each rank', at_receiver),
-    ('swapped', 'it went into the receiver\'s own index, (to − step) mod p: a part keeps its number k, on each rank', lambda parts, step: at_receiver(parts, step, at_once=True)),
-    ('swapped', 'the receiver\'s own index was used: what comes to rank r from the left is part (r − 1 − step) mod p', other_ring(part=lambda r, s, p: (r + 1 - s)%p)),
-    ('accumulated', 'in the second half of the steps a part is whole: the neighbour takes it in the place of its own, and adds nothing', other_ring(adds=lambda s, p: True)),
+    ('swapped', 'it went into the receiver\'s own index, (to − step) mod p: a part keeps its number k, on each rank',
+        lambda parts, step: at_receiver(parts, step, at_once=True)),
+    ('swapped', 'the receiver\'s own index was used: what comes to rank r from the left is part (r − 1 − step) mod p',
+        other_ring(part=lambda r, s, p: (r + 1 - s)%p)),
+    ('accumulated', 'in the second half of the steps a part is whole: the neighbour takes it in the place of its own, and adds nothing',
+        other_ring(adds=lambda s, p: True)),
     ('missing', 'in the first half of the steps the neighbour *adds* what comes to its own', other_ring(adds=lambda s, p: False)),
     ('size', 'the change from adding to taking comes a step too late: p − 1 steps add', other_ring(adds=lambda s, p: s < p)),
     ('size', 'the change from adding to taking comes a step too early: p − 1 steps add', other_ring(adds=lambda s, p: s < p - 2)),
     ('swapped', 'the halves are exchanged: first is added, then taken', other_ring(adds=lambda s, p: s >= p - 1)),
     ('swapped', 'it was sent to the left: rank r sends to rank (r + 1) mod p', other_ring(to=lambda r, p: (r - 1)%p)),
-    *[('swapped', 'it came from the right neighbour. Rank r receives from its left one, rank (r − 1) mod p: part (r − 1 − s) mod p', other_ring(to=lambda r, p: (r - 1)%p, part=lambda r, s, p, back=back: (r - back - s)%p)) for back in (1, 2)],
-    *[('swapped', 'all parts were sent. In each step a rank sends one part, and in step s rank r sends part (r − s) mod p', lambda parts, step, at_once=at_once: all_parts(parts, step, at_once)) for at_once in (True, False)],
-    *[('swapped', 'it went to a rank that is further away in each step. Rank r always sends to rank (r + 1) mod p; it is the *part* that changes with the step', jumping(far)) for far in (lambda s: s, lambda s: s + 1)],
-    ('missing', 'the last rank sends to nobody: in a ring the first comes after the last, (r + 1) mod p', lambda parts, step: ring(parts, step, ranks=lambda p: range(p - 1))),
+    *[('swapped', 'it came from the right neighbour. Rank r receives from its left one, rank (r − 1) mod p: part (r − 1 − s) mod p',
+        other_ring(to=lambda r, p: (r - 1)%p, part=lambda r, s, p, back=back: (r - back - s)%p)) for back in (1, 2)],
+    *[('swapped', 'all parts were sent. In each step a rank sends one part, and in step s rank r sends part (r − s) mod p',
+        lambda parts, step, at_once=at_once: all_parts(parts, step, at_once)) for at_once in (True, False)],
+    *[('swapped', 'it went to a rank that is further away in each step. Rank r always sends to rank (r + 1) mod p; it is the *part* that changes with the step',
+        jumping(far)) for far in (lambda s: s, lambda s: s + 1)],
+    ('missing', 'the last rank sends to nobody: in a ring the first comes after the last, (r + 1) mod p',
+        lambda parts, step: ring(parts, step, ranks=lambda p: range(p - 1))),
     ('missing', 'only one rank sends; in each step all do, each a part of its own', lambda parts, step: ring(parts, step, ranks=lambda p: [step % p])),
-    ('missing', 'only one rank sends; in each step all do, each a part of its own', lambda parts, step: ring(parts, step, ranks=lambda p: [step % p], part=lambda r, s, p: 0)),
-    *[('swapped', f'part (r − s {sign} 1) mod p was sent; it is part (r − s) mod p', other_ring(part=lambda r, s, p, o=o: (r - s + o)%p)) for sign, o in (('−', -1), ('+', 1))],
-    *[('swapped', 'in the second half of the steps the count begins anew; it goes on: part (r − s) mod p, with s from 0 to 2p − 3', other_ring(part=lambda r, s, p, o=o: (r - s if s < p - 1 else r - (s - p + 1) + o)%p)) for o in (0, -1)],
-    *[('swapped', f'in the second half of the steps part (r − s {sign} 1) mod p was sent; it is part (r − s) mod p in both halves', other_ring(part=lambda r, s, p, o=o: (r - s + o*(s >= p - 1))%p)) for sign, o in (('+', 1), ('−', -1))],
-    ('accumulated', 'what was sent is gone from the rank that sent it, or is 0 there: it stays, as it was', lambda parts, step: ring(parts, step, left=lambda o: torch.zeros_like(o))),
+    ('missing', 'only one rank sends; in each step all do, each a part of its own',
+        lambda parts, step: ring(parts, step, ranks=lambda p: [step % p], part=lambda r, s, p: 0)),
+    *[('swapped', f'part (r − s {sign} 1) mod p was sent; it is part (r − s) mod p', other_ring(part=lambda r, s, p, o=o: (r - s + o)%p)) for sign,
+        o in (('−', -1), ('+', 1))],
+    *[('swapped', 'in the second half of the steps the count begins anew; it goes on: part (r − s) mod p, with s from 0 to 2p − 3',
+        other_ring(part=lambda r, s, p, o=o: (r - s if s < p - 1 else r - (s - p + 1) + o)%p)) for o in (0, -1)],
+    *[('swapped', f'in the second half of the steps part (r − s {sign} 1) mod p was sent; it is part (r − s) mod p in both halves',
+        other_ring(part=lambda r, s, p, o=o: (r - s + o*(s >= p - 1))%p)) for sign, o in (('+', 1), ('−', -1))],
+    ('accumulated', 'what was sent is gone from the rank that sent it, or is 0 there: it stays, as it was',
+        lambda parts, step: ring(parts, step, left=lambda o: torch.zeros_like(o))),
     ('mean-for-sum', 'a mean of the two was taken, where what comes is added', lambda parts, step: ring(parts, step, join=lambda a, b: (a + b)/2)),
     ('swapped', 'the two ranks exchanged a part; what is sent is added to the other\'s, or takes its place, and the sender keeps its own', exchanged),
     ('swapped', 'the two indices are exchanged: `parts[r][k]` is part k *of rank r*', crossed),
     ('swapped', 'a part was summed over all ranks at once; in a step each rank hears of its left neighbour alone', summed),
-    *[('size', f'the change from adding to taking comes {when}: p − 1 steps add, whatever p is', other_ring(adds=adds)) for when, adds in (('after p/2 steps', lambda s, p: s < p//2), ('after p/2 steps', lambda s, p: s <= p//2), ('after the first step', lambda s, p: s == 0), ('with every second step', lambda s, p: s % 2 == 0))],
+    *[('size', f'the change from adding to taking comes {when}: p − 1 steps add, whatever p is', other_ring(adds=adds)) for when,
+        adds in (('after p/2 steps', lambda s, p: s < p//2), ('after p/2 steps', lambda s, p: s <= p//2), ('after the first step', lambda s, p: s == 0),
+        ('with every second step', lambda s, p: s % 2 == 0))],
     ('sign', 'part (r + s) was sent: a rank passes on in step s what has come to it in step s − 1, part (r − s)', other_ring(part=lambda r, s, p: (r + s)%p)),
     ('swapped', 'each rank sent its part r in every step. In step s it is part (r − s) mod p', other_ring(part=lambda r, s, p: r)),
     ('swapped', 'all ranks sent the same part. In step s rank r sends part (r − s) mod p', other_ring(part=lambda r, s, p: s%p)),
     ])]
 
 # %% ../../nbs/exercises/parallel.ipynb #c7ae0708
-def joint(means, variances, rows, between=lambda rows, d: sum(n*o*o for n, o in zip(rows, d)), over=lambda n: n, mean=weighted, within=lambda rows, variances: sum(n*v for n, v in zip(rows, variances))):
+def joint(means, variances, rows, between=lambda rows, d: sum(n*o*o for n, o in zip(rows, d)), over=lambda n: n, mean=weighted,
+    within=lambda rows, variances: sum(n*v for n, v in zip(rows, variances))):
     "An attempt; its arguments make it a wrong one"
     m = mean(means, rows)
     return m, (within(rows, variances) + between(rows, [o - m for o in means]))/over(sum(rows))
@@ -312,6 +381,7 @@ def stats_cases():
         yield Case(f'rows = {rows}', dict(means=[o.mean(0) for o in shards], variances=[o.var(0, correction=0) for o in shards], rows=rows),
                    dict(mean=whole.mean(0), variance=whole.var(0, correction=0)), dict(n=sum(rows), shards=len(rows)))
 
+# %% ../../nbs/exercises/parallel.ipynb #80f9b6f8
 def of_squares(end, put=weighted, square=lambda v, m: v + m*m, mean=weighted): # function of the joint mean of squares and the joint mean; how means of squares are put together; a shard's mean of squares
     def attempt(means, variances, rows):
         m = mean(means, rows)
@@ -337,32 +407,46 @@ TASKS += [Exercise('joint_stats', 'joint_stats(means, variances, rows)', stats_c
            '`mean = sum(n*m ...)/n_all`, `variance = sum(n*(v + m*m) for ...)/n_all - mean*mean`'),
     suspects=[
     ('missing', 'the means of the shards differ, and that is a spread too: it is missing in the variance', other_joint(between=lambda rows, d: 0)),
-    ('mean-for-sum', 'plain means, of the means and of the variances: weight both by rows. And the means of the shards differ, which is a spread too', lambda means, variances, rows: (sum(means)/len(means), sum(variances)/len(variances))),
+    ('mean-for-sum', 'plain means, of the means and of the variances: weight both by rows. And the means of the shards differ, which is a spread too',
+        lambda means, variances, rows: (sum(means)/len(means), sum(variances)/len(variances))),
     ('mean-for-sum', 'a mean of means: weight them by rows', other_joint(mean=lambda means, rows: sum(means)/len(means))),
-    ('mean-for-sum', 'the spread between the shards isn\'t weighted by their rows', other_joint(between=lambda rows, d: sum(o*o for o in d)*sum(rows)/len(rows))),
-    ('mean-for-sum', 'the variances were averaged as they are: weight them by rows', other_joint(within=lambda rows, variances: sum(variances)*sum(rows)/len(rows))),
+    ('mean-for-sum', 'the spread between the shards isn\'t weighted by their rows',
+        other_joint(between=lambda rows, d: sum(o*o for o in d)*sum(rows)/len(rows))),
+    ('mean-for-sum', 'the variances were averaged as they are: weight them by rows',
+        other_joint(within=lambda rows, variances: sum(variances)*sum(rows)/len(rows))),
     ('size', 'divided by one less than the rows. The variance here is the mean of squares', other_joint(over=lambda n: n - 1)),
-    ('missing', 'the joint mean of squares; the square of the joint mean has to be taken off', lambda means, variances, rows: (weighted(means, rows), weighted([v + m*m for v, m in zip(variances, means)], rows))),
+    ('missing', 'the joint mean of squares; the square of the joint mean has to be taken off',
+        lambda means, variances, rows: (weighted(means, rows), weighted([v + m*m for v, m in zip(variances, means)], rows))),
     ('missing', 'the joint mean has to be squared before it is taken off from the mean of squares', of_squares(lambda sq, m: sq - m)),
     ('missing', 'two things. The joint mean has to be squared before it is taken off from the mean of squares. And a root makes a standard deviation of the variance', of_squares(lambda sq, m: (sq - m).sqrt())),
     ('swapped', 'a root makes a standard deviation of it; what is asked for is the variance', of_squares(lambda sq, m: (sq - m*m).sqrt())),
     ('sign', 'the square of the joint mean is taken off, not added', of_squares(lambda sq, m: sq + m*m)),
     ('sign', 'it is the mean of squares less the square of the mean, not the other way round', of_squares(lambda sq, m: m*m - sq)),
-    *[('mean-for-sum', 'the means of squares, var + mean², were averaged as they are: weight them by rows', of_squares(lambda sq, m: sq - m*m, lambda o, rows: sum(o)/len(o), mean=mean)) for mean in (weighted, lambda means, rows: sum(means)/len(means))],
+    *[('mean-for-sum', 'the means of squares, var + mean², were averaged as they are: weight them by rows',
+        of_squares(lambda sq, m: sq - m*m, lambda o, rows: sum(o)/len(o), mean=mean)) for mean in (weighted, lambda means, rows: sum(means)/len(means))],
     ('missing', 'the mean of squares of a shard is var + mean²: here the mean is not squared', of_squares(lambda sq, m: sq - m*m, square=lambda v, m: v + m)),
-    ('swapped', 'the mean of squares of a shard is var + mean²: here the variance was squared, as if it were a standard deviation', of_squares(lambda sq, m: sq - m*m, square=lambda v, m: v*v + m*m)),
+    ('swapped', 'the mean of squares of a shard is var + mean²: here the variance was squared, as if it were a standard deviation',
+        of_squares(lambda sq, m: sq - m*m, square=lambda v, m: v*v + m*m)),
     ('sign', 'the mean of squares of a shard is var *plus* mean²', of_squares(lambda sq, m: sq - m*m, square=lambda v, m: v - m*m)),
-    ('missing', 'the variances of the shards are missing in the mean of squares, which is var + mean² for each', of_squares(lambda sq, m: sq - m*m, square=lambda v, m: m*m)),
-    *[('size', 'the variances here are means over n rows, so n times each is its sum of squares: no 1 is taken off from the rows', other_joint(within=lambda rows, variances: sum((n - 1)*v for n, v in zip(rows, variances)), over=over)) for over in (lambda n: n, lambda n: n - 1)],
+    ('missing', 'the variances of the shards are missing in the mean of squares, which is var + mean² for each',
+        of_squares(lambda sq, m: sq - m*m, square=lambda v, m: m*m)),
+    *[('size', 'the variances here are means over n rows, so n times each is its sum of squares: no 1 is taken off from the rows',
+        other_joint(within=lambda rows, variances: sum((n - 1)*v for n, v in zip(rows, variances)), over=over)) for over in (lambda n: n, lambda n: n - 1)],
     *[('missing', 'the means of the shards differ, and that is a spread too: it is missing in the variance. And no 1 is taken off from the rows: the variances here are means over n rows', lambda means, variances, rows, over=over: (weighted(means, rows), sum((n - 1)*v for n, v in zip(rows, variances))/over(rows))) for over in (lambda rows: max(sum(rows) - len(rows), 0), sum, lambda rows: sum(rows) - 1)],
-    *[('factor', 'two shards at a time: the squared distance of their means is multiplied by n·r/(n + r), and all of it divided by n + r', by_twos(f)) for f in (
-        lambda n, r, both: n*r, lambda n, r, both: n*r/both**2, lambda n, r, both: r, lambda n, r, both: n, lambda n, r, both: both, lambda n, r, both: r*r/both, lambda n, r, both: n*n/both)],
+    *[('factor', 'two shards at a time: the squared distance of their means is multiplied by n·r/(n + r), and all of it divided by n + r',
+        by_twos(f)) for f in (
+        lambda n, r, both: n*r, lambda n, r, both: n*r/both**2, lambda n, r, both: r, lambda n, r, both: n, lambda n, r, both: both,
+            lambda n, r, both: r*r/both, lambda n, r, both: n*n/both)],
     ('sign', 'what spreads between the shards is added, not taken off', other_joint(between=lambda rows, d: -sum(n*o*o for n, o in zip(rows, d)))),
-    *[('swapped', 'what spreads between the shards is the spread of their means around the *joint* mean, weighted by rows; here it is their plain variance', other_joint(between=lambda rows, d, c=c: sum(rows)*torch.stack(d).var(0, correction=c))) for c in (0, 1)],
-    ('swapped', 'what spreads between the shards is measured from the *joint* mean, not from the plain mean of means', other_joint(between=lambda rows, d: sum(n*(o - sum(d)/len(d))**2 for n, o in zip(rows, d)))),
+    *[('swapped', 'what spreads between the shards is the spread of their means around the *joint* mean, weighted by rows; here it is their plain variance',
+        other_joint(between=lambda rows, d, c=c: sum(rows)*torch.stack(d).var(0, correction=c))) for c in (0, 1)],
+    ('swapped', 'what spreads between the shards is measured from the *joint* mean, not from the plain mean of means',
+        other_joint(between=lambda rows, d: sum(n*(o - sum(d)/len(d))**2 for n, o in zip(rows, d)))),
     *[('swapped', 'what spreads between the shards is the mean of squared distances from the joint mean, weighted by rows; here the mean of the squares isn\'t weighted, or the square is that of another mean', lambda means, variances, rows, f=f: (weighted(means, rows), weighted(variances, rows) + sum(m*m for m in means)/len(means) - f(means, rows)**2)) for f in (weighted, lambda means, rows: sum(means)/len(means))],
     ('missing', 'what spreads within the shards is missing: the variances play no part', other_joint(within=lambda rows, variances: 0)),
-    ('swapped', 'standard deviations were averaged. It is variances, weighted by rows, to which the spread between the shards is added', lambda means, variances, rows: (weighted(means, rows), weighted([v.sqrt() for v in variances], rows)**2)),
-    ('swapped', 'that is the variance of the joint *mean*; asked for is that of all rows', lambda means, variances, rows: (weighted(means, rows), sum(n*n*v for n, v in zip(rows, variances))/sum(rows)**2)),
+    ('swapped', 'standard deviations were averaged. It is variances, weighted by rows, to which the spread between the shards is added',
+        lambda means, variances, rows: (weighted(means, rows), weighted([v.sqrt() for v in variances], rows)**2)),
+    ('swapped', 'that is the variance of the joint *mean*; asked for is that of all rows',
+        lambda means, variances, rows: (weighted(means, rows), sum(n*n*v for n, v in zip(rows, variances))/sum(rows)**2)),
     ('missing', 'the distances between means have to be squared', other_joint(between=lambda rows, d: sum(n*o.abs() for n, o in zip(rows, d)))),
     ])]
