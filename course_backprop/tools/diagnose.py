@@ -12,7 +12,7 @@ __all__ = ['CAUSES', 'FORMS', 'SPREADS', 'PARTS', 'FINDERS', 'UNKNOWN', 'GIVEN_A
            'jacobian', 'given_jacobian', 'find_paths', 'find_sum', 'Verdicts', 'runs', 'check_backward', 'judge_input']
 
 # %% ../../nbs/tools/diagnose.ipynb #695f5fd0
-import html, itertools, math, re
+import html, itertools, math, re, textwrap
 from fractions import Fraction
 from typing import NamedTuple
 import torch
@@ -229,7 +229,7 @@ def find_where(looks):
     masks = [signs(l) for l in looks]
     for words in [o for o in masks[0] if all(o in m for m in masks)]:
         mine = [m[words] for m in masks]
-        if all((w <= m).all() for w, m in zip(wrong, mine)) and sum(w.sum() for w in wrong) > .8*sum(m.sum() for m in mine) and not all(m.all() for m in mine):
+        if all((w <= m).all() for w, m in zip(wrong, mine)) and sum(w.sum() for w in wrong) > .8*sum(m.sum() for m in mine) < .72*sum(m.numel() for m in mine):
             if not all(l.got.isfinite().all() for l in looks): return 'not-finite', f'is nan or inf only where {words}'
             how = next((how for how, f in (('has the wrong sign', torch.neg), ('is 0', torch.zeros_like)) if all(same(l.got[m], f(l.want[m])) for l, m in zip(looks, mine))), 'is wrong')
             return 'wrong-mask' if looks[0].gate else 'missing', f'{how} only where {words}'
@@ -308,7 +308,7 @@ def find_wrong_gate(looks):
     def first(side, words): return next(filter(None, (opened(l, side, words) for l in odd)), '')
     there = [signs(l) for l in looks]
     def lets(l): return (l.got - max(l.gate)*l.upstream).abs() <= 2e-5*l.upstream.abs().max()
-    open = [words for words in there[0] if all(words in t and torch.equal(t[words] & (l.upstream != 0), lets(l) & (l.upstream != 0)) for t, l in zip(there, looks))]
+    open = [words for words in there[0] if any((lets(l) & (l.upstream != 0)).any() for l in looks) and all(words in t and torch.equal(t[words] & (l.upstream != 0), lets(l) & (l.upstream != 0)) for t, l in zip(there, looks))]
     says = '; and '.join(filter(None, (first(1, 'lets through too much'), first(-1, 'holds back too much'))))
     return 'wrong-mask', (says or 'is not always what the gate lets through') + (f'; its gate is open where {open[0]}' if open else '')
 
@@ -415,15 +415,20 @@ class Verdict(NamedTuple):
 
     def parts(self):
         "What stands above the numbers, why they are wrong, and what stands below; paragraphs, in lists"
-        fix = GIVEN_AWAY.sub('', getattr(self.fix, 'says', ''))
-        why, case = [GIVEN_AWAY.sub('', o) if self.fix and o.rstrip('.') == self.fix.says else o for o in self.says.split('\n')], [f'A small case that is wrong: {self.case}.'] if self.case else []
+        fix = GIVEN_AWAY.sub('', getattr(self.fix, 'says', '')) + '.'
+        why, case = [fix if self.fix and o.rstrip('.') == self.fix.says else o for o in self.says.split('\n')], [f'A small case that is wrong: {self.case}.'] if self.case else []
         note, more = ([o] if o else [] for o in (self.note, self.more))
-        if not self.entries: return note + [o for o in why if o.rstrip('.') != fix] + case, [o for o in why if o.rstrip('.') == fix], more
+        if not self.entries: return note + [o for o in why if o != fix] + case, [o for o in why if o == fix], more
         what = [f'`{self.tensor}` is wrong.'] if self.tensor != 'result' else []
         return note + what + case, why, more
 
     @property
-    def line(self): return getattr(self.fix, 'after', '')
+    def line(self):
+        "As it should be; of a long block the lines that are new"
+        if '; or else ' in getattr(self.fix, 'says', ''): return ''
+        after, before = (getattr(self.fix, k, '').split('\n') for k in ('after', 'before'))
+        new = [o for o in after if o not in before] if len(after) > 3 else []
+        return textwrap.dedent('\n'.join(new or after))
 
     def __repr__(self):
         above, why, below = self.parts()
@@ -439,7 +444,7 @@ class Verdict(NamedTuple):
                           f'<p style="margin: 4px 0"><b>{html.escape(self.mark)}</b> · {code(self.title)}</p>', *above,
                           *([self.entries._repr_html_()] if self.entries else []), *folded, *below, '</div>'])
 
-GIVEN_AWAY = re.compile(r": `[^`]*`(?=; and line |; likewise |, each time|; in all |\.?$)|; in all `[^`]*`")      # how it should be, behind what is wrong
+GIVEN_AWAY = re.compile(r": `[^`]*`(?=; and line |; or else |; likewise |, each time|; in all |\.?$)|; in all `[^`]*`")      # how it should be, behind what is wrong
 FOLD = '<details style="margin: 6px 0"><summary style="cursor: pointer">{}</summary>'
 MARKS = {'not-started': '○ not started', 'special-case': '◐ half right'}
 COLORS = {'not-started': '#888888', 'special-case': '#E69F00'}

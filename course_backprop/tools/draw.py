@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FORWARD', 'BACKWARD', 'MUTED', 'PALE', 'VALUES', 'CHAIN', 'FACTORS', 'MEET', 'CHORES', 'number', 'told', 'in_words',
            'use_style', 'name_of', 'draw_chain', 'show_values', 'show_images', 'draw_chain_rule', 'draw_mse',
-           'draw_pull', 'draw_one_moved', 'draw_linear', 'draw_outer', 'draw_gate', 'draw_shares', 'draw_bias',
-           'draw_sizes', 'draw_errors', 'draw_gradients', 'draw_objects', 'draw_forms']
+           'draw_one_moved', 'draw_linear', 'draw_outer', 'draw_gate', 'draw_shares', 'draw_bias', 'draw_sizes',
+           'draw_errors', 'draw_gradients', 'draw_objects', 'draw_forms']
 
 # %% ../../nbs/tools/draw.ipynb #08a564c8
 import math, re
@@ -362,20 +362,6 @@ def draw_mse(output,     # predictions (n,1) or (n,)
     right.set(xlabel='slope 2(u − y)', yticks=[], title=f'slopes of {len(u):,} samples{_left_out(slopes)}')
 
 # %% ../../nbs/tools/draw.ipynb #d24a0001
-@told
-def draw_pull(grad, # gradient of the predictions (n,1)
-              targ, # targets (n,), digits
-             ):
-    """The gradient of the predictions, averaged over the images of a digit, times n so that it can be read as a slope
-
-    Notice the sign, and which digit has the longest bar: its predictions are farthest from right."""
-    digits = sorted({int(y) for y in targ.tolist()})
-    pull = [len(grad)*grad[targ == digit].mean().item() for digit in digits]
-    fig, ax = plt.subplots(figsize=(6, 2.4))
-    ax.bar(digits, pull, color=BACKWARD, hatch='//', edgecolor='white')
-    ax.axhline(0, color='black', lw=1)
-    ax.set(xticks=digits, xlabel='digit', title='n times u.g, averaged over the images of a digit')
-
 @told
 def draw_one_moved(output, # predictions (n,1)
                    targ,   # targets (n,)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CHANGED', 'NOT_TWICE', 'OTHERS', 'ROWS', 'FACTORS', 'begun_and_ended', 'assigned', 'sharing', 'other_thing',
-           'no_copy', 'nothing_back', 'files', 'own_line', 'message', 'may_run_again', 'shapes', 'advice', 'value_of',
-           'run_out', 'outsider', 'raised', 'changed', 'look_at', 'where_wrong', 'pattern', 'few_samples', 'in_all',
-           'left_over', 'filled', 'landed', 'suspect_runs', 'suspected', 'altered', 'arriving', 'inputs', 'other',
-           'turned', 'rows_other', 'depends', 'why', 'speak', 'in_words', 'sentence']
+           'no_copy', 'nothing_back', 'files', 'own_codes', 'own_line', 'message', 'may_run_again', 'shapes', 'advice',
+           'value_of', 'run_out', 'outsider', 'raised', 'changed', 'look_at', 'where_wrong', 'pattern', 'few_samples',
+           'in_all', 'left_over', 'filled', 'landed', 'suspect_runs', 'suspected', 'altered', 'arriving', 'inputs',
+           'other', 'turned', 'rows_other', 'depends', 'why', 'speak', 'in_words', 'sentence']
 
 # %% ../../nbs/tools/explain.ipynb #e8c7db16
 import ast, linecache, re, traceback
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from .compare import compare
 from .diagnose import UNKNOWN, Look, Suspect, Verdict, by_size, dense, entries, explain, find_scaled, find_spread, find_uniform, find_where, gives, same
-from .repair import FEW, astray, call_order, codes, in_letters, misfit_shapes, repair, seen_at, seen_values, source_of, text
+from .repair import FEW, astray, call_order, codes, functions, in_letters, misfit_shapes, repair, seen_at, seen_values, silent, source_of, text
 from .run import alike, copy_args, first_wrong, quick, quiet, run_all, tensors, within
 
 # %% ../../nbs/tools/explain.ipynb #e0f0a202
@@ -48,6 +48,9 @@ def other_thing(exercise, attempt, case, name): # of a tensor that was not set, 
     if any(a is not b for a, b in zip(members, before if members else ())): return f'In `{own}` there are new tensors now; those that were handed over stay as they were. Change them in place.'
     for k, v, stmt in sharing(seen, before) if name.endswith('.g') else ():
         if v is not before and hasattr(v, 'g'): return f'Line {stmt.lineno}: `{text(stmt)}` makes a new tensor of the same numbers, and it is `{k}.g` that was set.'
+    for o in ast.walk(seen[0].tree) if name.endswith('.g') else ():
+        for a in o.args if isinstance(o, ast.Call) and isinstance(o.func, ast.Name) else ():
+            if re.fullmatch(rf'{own}\.(t\(\)|T|mT|clone\(\)|detach\(\)|view\(.*|reshape\(.*)', text(a)): return f'Line {o.lineno}: `{text(a)}` is a new tensor; a `.g` that a call sets on it is not on `{own}`.'
     return ''
 
 def no_copy(exercise, attempt, case, name): # of a tensor that was changed
@@ -55,10 +58,11 @@ def no_copy(exercise, attempt, case, name): # of a tensor that was changed
     seen = begun_and_ended(exercise, attempt, case)
     if not seen or name.removesuffix('.g') not in seen[1]: return ''
     own, before, _ = seen[1][name.removesuffix('.g')]
-    tensor = getattr(before, 'g', None) if name.endswith('.g') else before
+    tensor, whole = (getattr(before, 'g', None), f'{own}.g') if name.endswith('.g') else (before, own)
     for k, _, stmt in sharing(seen, tensor):
-        if k != own: return f'Line {stmt.lineno}: `{text(stmt)}` makes no copy: `{k}` has its numbers where `{own}{name[len(name.removesuffix(".g")):]}` has them.'
-    return ''
+        if k != own: return f'Line {stmt.lineno}: `{text(stmt)}` makes no copy: `{k}` has its numbers where `{whole}` has them.'
+    same = next((o for o in ast.walk(seen[0].tree) if isinstance(o, ast.Assign) and text(o.value) == whole and isinstance(o.targets[0], ast.Attribute)), None)
+    return f'Line {same.lineno}: `{text(same)}` makes no copy: from then on both are the same tensor.' if same else ''
 
 def nothing_back(exercise, attempt, case):
     "A sentence, if the attempt gives a name, or a `.g`, to the None that a call gives back; ''"
@@ -76,10 +80,13 @@ def files(attempt):
     found = (getattr(getattr(p, '__func__', p), '__code__', None) for p in parts)
     return {c.co_filename for c in found if c}
 
+def own_codes(attempt): # without those of its helpers
+    return codes(attempt) - {c for k, f in functions(attempt).items() if k.endswith('()') for c in (f.__code__, *f.__code__.co_consts)}
+
 def own_line(error, attempt): # exception; attempt
     "Number and text of the last line of the attempt's own cell that the error went through; (0, '') if there is none"
     frames = [(f.f_code, line) for f, line in traceback.walk_tb(error.__traceback__)]
-    own = [o for o in frames if o[0] in codes(attempt)] or [o for o in frames if o[0].co_filename in files(attempt)]
+    own = [o for o in frames if o[0] in own_codes(attempt)] or [o for o in frames if o[0].co_filename in files(attempt)]
     return (own[-1][1], linecache.getline(own[-1][0].co_filename, own[-1][1]).strip()) if own else (0, '')
 
 def message(error):
@@ -181,7 +188,7 @@ def raised(exercise, error, attempt, case, fix=None): # the exception and where 
         try: within(5, lambda: quick(exercise, attempt, other))
         except Exception as e: error, case = e, other
     number, line = own_line(error, attempt)
-    says = [message(error), f'line {number} of your cell: `{line}`' if line else '', letters and 'In letters: ' + letters, run_out(error, attempt, case), advice(exercise, attempt, error, line)]
+    says = [message(error), f'line {number} of your cell: `{line}`' if line else '', letters and 'In letters: ' + letters, run_out(error, attempt, case), advice(exercise, attempt, error, line) if not fix else '']
     order = call_order(exercise, attempt) if again and not fix else None
     says.append(fix.says if fix else sentence(order[1][:1].upper() + order[1][1:]) if order and order[0] == 'swapped' else again and nothing_back(exercise, attempt, case) or outsider(attempt))
     passed = shapes(case.args)
@@ -198,11 +205,12 @@ CHANGED = {'nearly': '{} was changed in place, and is not quite what it was: `+=
 def changed(exercise, attempt, k, run): # number of the case and its `Run`
     "The `Verdict` on an attempt that changed an input"
     name, how = next(iter(run.changed.items()))
+    still = [k for k, true in exercise.all_cases()[k].want.items() if k.startswith('Δ') and true.any() and run.got.get(k) is None]
     whose = 'a gradient that arrived' if name.endswith('.g') else 'what arrives at the output' if name == 'upstream' else 'an input'
     case = exercise.all_cases()[k]
     says = CHANGED[how].format(f'`{name}`' if name != 'upstream' else 'The upstream gradient', whose)
     if isinstance(case.args.get(name), list): says = says.replace('make a new tensor', f'change a copy, `list({name})`')
-    return exercise.verdict('changed-input', name, '\n'.join(filter(None, (says, how == 'in place' and no_copy(exercise, attempt, case, name)))), case.label)
+    return exercise.verdict('changed-input', name, '\n'.join(filter(None, (says, how == 'in place' and no_copy(exercise, attempt, case, name), still and f'`{still[0][1:]}`, which should move, has not moved.'))), case.label)
 
 # %% ../../nbs/tools/explain.ipynb #26241d1f
 NOT_TWICE = 'unknown', 'differs from one call to the next, though what goes in is the same. Is there chance in it, something kept from an earlier call, or a tensor made by `empty` that was not filled?'
@@ -299,8 +307,9 @@ def landed(runs, looks, name): # runs and looks of all cases
 # %% ../../nbs/tools/explain.ipynb #53c7c1ec
 def suspect_runs(exercise, suspect): # a `Suspect`
     "What a suspect gives on all cases; None if it raises"
-    try: return run_all(exercise, suspect.got, seed=0)
-    except Exception: return None
+    with silent():
+        try: return run_all(exercise, suspect.got, seed=0)
+        except Exception: return None
 
 def suspected(exercise, runs, looks, name, these): # runs of the attempt in some cases, from seed 0; numbers of these cases
     "Cause and sentence of the suspect that gives the same in every case; None, also if that is right"
@@ -417,9 +426,10 @@ def speak(exercise, attempt, name, three, raw, seen, seeded, these, order): # ru
         return found and (found[0], f'{related[1]}: {found[1]}' if sure and not related[1].endswith('?') else f'is wrong: {found[1]}', 'suspect', None)
     if (not sure or related[0] in FACTORS or related == uniform or 'of its rows' in related[1]) and (said := known()): return said
     fix = repair(exercise, attempt, *[FEW]*sure)
+    if fix and sure and not fix.all and related[0] in FACTORS: fix = None                 # a factor that others have, too, is not told of one alone
     if fix:
-        reason = sure and known() or (related[0] if sure else fix.cause, related[1] if related != UNKNOWN else 'is wrong')
-        return reason[0], f'{sentence(reason[1])}\n{fix.says}', 'relation' if sure else 'repair', fix
+        _, reason, *_ = sure and known() or related
+        return related[0] if sure else fix.cause, sentence(reason if reason != UNKNOWN[1] else 'is wrong') + f'\n{fix.says}', 'relation' if sure else 'repair', fix
     if not weak: return known() or (*related, 'relation', None)
     if related == UNKNOWN: related = depends(exercise, attempt, name, these) or find_where(seen) or related
     place = astray(exercise, attempt) if related == UNKNOWN else None

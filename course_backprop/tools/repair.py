@@ -6,16 +6,16 @@
 __all__ = ['STEADY', 'WORKS', 'TABLE', 'PRODUCTS', 'NO_VALUES', 'COUNT', 'GONE', 'KEEP', 'MODULES', 'OPS', 'ALIKE', 'END', 'DIMS',
            'SUFFIX', 'TRIALS', 'FEW', 'COMPARED', 'DONE', 'VERBS', 'Part', 'parsed', 'inner', 'code_of',
            'does_the_same', 'tree_of', 'functions', 'helpers', 'source_of', 'Patience', 'rebuilt', 'Place', 'put',
-           'places', 'text', 'dotted', 'owner', 'seen_values', 'value_places', 'seen_at', 'Scope', 'Row', 'pattern',
-           'rewrites', 'fits', 'within_comparison', 'is_value', 'is_bound', 'is_operand', 'loaded', 'match', 'fill',
-           'made', 'changed_node', 'sensible', 'in_shape', 'is_count', 'written', 'name_of', 'is_method', 'less',
-           'missing_part', 'other_operator', 'other_brackets', 'products', 'meets', 'bare', 'other_reduction',
+           'places', 'text', 'whole', 'dotted', 'owner', 'seen_values', 'value_places', 'seen_at', 'Scope', 'Row',
+           'pattern', 'rewrites', 'fits', 'within_comparison', 'is_value', 'is_bound', 'is_operand', 'loaded', 'match',
+           'fill', 'made', 'changed_node', 'sensible', 'in_shape', 'is_count', 'written', 'name_of', 'is_method',
+           'less', 'missing_part', 'other_operator', 'other_brackets', 'products', 'meets', 'bare', 'other_reduction',
            'other_function', 'other_arguments', 'other_index', 'other_call', 'other_unpacking', 'other_number',
-           'with_dtype', 'renamed', 'aimed', 'other_parameters', 'simple', 'other_block', 'in_turns', 'moved',
-           'one_more', 'registered', 'Edit', 'edits', 'idles', 'cancels', 'is_one', 'idle', 'applied', 'edited',
-           'nearness', 'grouped', 'together', 'Search', 'cause_of', 'Repair', 'all_of_them', 'capital', 'told',
-           'around', 'before_after', 'silent', 'repair', 'Results', 'as_it_should_be', 'astray', 'Heard', 'each',
-           'codes', 'Call', 'calls_of', 'call_order', 'in_letters', 'they_meet', 'misfit_shapes']
+           'with_dtype', 'renamed', 'aimed', 'other_parameters', 'simple', 'other_block', 'thrown_away', 'in_turns',
+           'moved', 'one_more', 'registered', 'Edit', 'edits', 'idles', 'cancels', 'is_one', 'idle', 'applied',
+           'edited', 'nearness', 'grouped', 'together', 'Search', 'cause_of', 'Repair', 'all_of_them', 'capital',
+           'told', 'around', 'before_after', 'silent', 'repair', 'Results', 'as_it_should_be', 'astray', 'Heard',
+           'each', 'codes', 'Call', 'calls_of', 'call_order', 'in_letters', 'they_meet', 'misfit_shapes']
 
 # %% ../../nbs/tools/repair.ipynb #d88fe821
 import ast, copy, dis, inspect, itertools, linecache, math, re, sys, types, warnings
@@ -158,8 +158,10 @@ def text(o): # a node, or a list of statements
     if isinstance(o, list): return '; '.join(map(text, o))
     if not isinstance(o, ast.AST): return str(o)
     if isinstance(o, ast.stmt): ast.fix_missing_locations(o)                # an expression is written without them
-    if isinstance(o, (ast.For, ast.While, ast.With, ast.If)): return ast.unparse(o).split('\n')[0] + ' …'
-    return re.sub(r' (\*\*|\*|//|/) ', r'\1', ast.unparse(o))
+    if isinstance(o, (ast.For, ast.While, ast.With, ast.If)): return whole(o).split('\n')[0] + ' …'
+    return whole(o)
+
+def whole(o): return re.sub(r' (\*\*|\*|//|/) ', r'\1', ast.unparse(o))
 
 def dotted(node): # to 'a.b.c'; '' if it is anything else
     words = []
@@ -300,6 +302,7 @@ TABLE = [Row(*o) for o in (
     (2, 'swapped', 'torch.outer(A.sum(0), B.sum(0)) → A.t() @ B; A.sum(0)*B.sum(0) → (A*B).sum(0); A.sum()*B.sum() → (A*B).sum()',
      'sum and product have changed places; multiply first, then sum: `{new}`'),
     (2, 'swapped', 'torch.dot(A, B) → (A*B).sum(); A.dot(B) → (A*B).sum()', '`dot` is for two vectors; of tables it is the sum of the products: `{new}`'),
+    (2.5, 'swapped', 'A @ B → (A*B).sum()', '`{old}` is a product of matrices; asked for is the sum of the products, entry by entry: `{new}`'),
     (2, 'raised', 'zip(A, A[1:]) → zip(A[::2], A[1::2])', '`{old}` pairs each one with the next; two by two they are `{new}`'),
     (2, 'raised', 'I → zip(I[::2], I[1::2])', '`{old}` gives them one by one; two by two they are `{new}`'),
     (2, 'swapped', 'A.reshape(B, C) → A.transpose(0, 1).reshape(B, C); A.view(B, C) → A.transpose(0, 1).reshape(B, C)', '`{old}` cuts the numbers as they lie in memory, the first dimension first: exchange the dimensions before, `{new}`'),
@@ -573,11 +576,14 @@ def other_reduction(place, scope):
     was, other = name_of(o), dict(sum='mean', mean='sum')[name_of(o)]
     yield changed_node(o, func=changed_node(o.func, attr=other)), dict(more=f'a {other} belongs here, not a {was}', cause='sum-for-mean' if other == 'mean' else 'mean-for-sum')
     dims = o.args if is_method(o) else o.args[1:]
+    given = next((text(k.value) for k in o.keywords if k.arg in ('dim', 'axis')), text(dims[0]) if dims else '')
+    kept = any(k.arg == 'keepdim' for k in o.keywords) or len(dims) > 1
     if dims and not o.keywords and not isinstance(dims[0], ast.Constant): yield changed_node(o, keywords=[ast.keyword('keepdim', ast.Constant(True))]), dict(more='the dimension has to be kept', cause='shape')
     for dim, says in {'': 'over all dimensions', '0': 'over dimension 0', '1': 'over dimension 1', '-1': 'over the last dimension', '0, keepdim=True': 'over dimension 0, and that is kept', '1, keepdim=True': 'over dimension 1, and that is kept'}.items():
         new = made(f'A.{was}({dim})', A=o.func.value if is_method(o) else o.args[0])
-        other = text(new).replace(', keepdim=True', '') != text(o).replace(', keepdim=True', '')
-        if other or text(new) == text(o)[:-1] + ', keepdim=True)': yield new, dict(more=f'the {was} has to run {says}' if other else 'the dimension has to be kept', cause='shape')
+        keeps = 'keepdim' in dim
+        if given != dim.split(',')[0] or keeps != kept:
+            yield new, dict(more=f'the {was} has to run {says}' if given != dim.split(',')[0] else 'the dimension has to be kept' if keeps else 'what is summed has to go, without `keepdim`', cause='shape')
 
 ALIKE = [o.split() for o in ('abs sign sqrt exp log square relu', 'sigmoid tanh relu tan sin softmax', 'ge gt', 'le lt', 'zeros_like ones_like', 'add_ sub_', 'mul_ div_', 'mul div', 'add sub', 'minimum maximum', 'min max')]
 def other_function(place, scope):
@@ -707,6 +713,16 @@ def other_block(place, scope):
         if isinstance(o, (ast.For, ast.While)) and len(o.body) > 1 and isinstance(o.body[-1], (ast.Return, ast.Assign, ast.AugAssign)):
             yield rest[0] + [changed_node(o, body=o.body[:-1]), o.body[-1]] + rest[1], dict(more=f'`{text(o.body[-1])}` stands in the loop and belongs behind it', cause='missing', line=o.body[-1].lineno)
 
+def thrown_away(place, scope):
+    "What is computed, and given to nothing"
+    o = place.node
+    if not isinstance(o, ast.Expr) or not isinstance(o.value, (ast.BinOp, ast.Call)): return
+    first = o.value
+    while isinstance(first, (ast.BinOp, ast.Call)): first = first.left if isinstance(first, ast.BinOp) else getattr(first.func, 'value', None)
+    whose = dotted(first) if first is not None else ''
+    if whose and not (isinstance(o.value, ast.Call) and (name_of(o.value).endswith('_') or not isinstance(scope.value(whose), Tensor))):
+        yield made('T = A', T=first, A=o.value), dict(whose=whose)
+
 def in_turns(place, scope):
     "A loop that adds up what each turn gives; or that goes on from what the turn before gave"
     many = place.node if isinstance(place.node, list) else []
@@ -718,6 +734,7 @@ def in_turns(place, scope):
             for old in {a.id for a in ast.walk(o.value) if isinstance(a, ast.Name)} & {*scope.given} if isinstance(o.targets[0], ast.Name) else ():
                 new = copy.deepcopy(many)
                 for a in (a for stmt in new for a in ast.walk(stmt) if isinstance(a, ast.Name) and a.id == old): a.id = name
+                new = [stmt for stmt in new if text(stmt) != f'{name} = {name}']
                 yield [made('A = B', A=ast.Name(name, ast.Store()), B=ast.Name(old, ast.Load())), *new], dict(more=f'each turn starts from `{old}` again, and not from what the turn before gave, `{name}`', cause='swapped', line=o.lineno)
 
 def moved(place, scope):
@@ -761,6 +778,7 @@ TABLE += [Row(*o) for o in (
     (2, 'missing', aimed, '`{T}` is set where `{G}` has to be'),
     (2, 'swapped', other_block, '{more}'),
     (2, 'missing', in_turns, '{more}'),
+    (1, 'missing', thrown_away, '`{old}` computes something and gives it to nothing: `{new}`'),
     (2, 'swapped', other_parameters, 'the parameters have to be `{new}`, not `{old}`'),
     (2, 'factor', other_number, '`{old}` should be `{plain}`'),
     (3, 'swapped', other_call, '`{old}` itself stands where `{new}` belongs'),
@@ -985,12 +1003,23 @@ class Search:
             try: within(5, some)
             except TimeoutError: self.spent += 5
 
+    def or_else(self, changes):
+        "A factor that is taken away in one line may as well be missing in another one: a sentence that goes on; ''"
+        first = changes[0]
+        if len(changes) > 1 or first.row.how not in (less, other_number) or cause_of(first, self) != 'factor': return ''
+        others = [e for e in edits([p for part in self.parts for p in places(part) if p.stmt is not first.place.stmt and p.parent is p.stmt], self.scopes) if e.row.how in ('S → S/2', 'S → 2*S')]
+        for e in others[:50]:
+            try:
+                if (new := edited(self.attempt, e)) and min(self.near_to(new)) == 1 and self.still_wrong(new) == set(): return f'; or else {told([e])[:1].lower()}{told([e])[1:]}'
+            except Exception: continue
+        return ''
+
     def order(self, changes):
         "The likely ones first, and what sets the first wrong tensor before what doesn't"
         e = changes[0]
         scope = self.scopes[e.place.part.name]
         far = e.row.how == 'P → Q' and getattr(scope.value(dotted(e.place.node)), 'shape', ()) != getattr(scope.value(dotted(e.new)), 'shape', ())
-        near = 0 if e.row.rank > 5 else self.near_by(e.place.stmt)
+        near = 0 if e.row.rank > 5 else self.nearest(e.place)
         alike = e.row.how == 'P → Q' and SUFFIX.sub(r'\1', dotted(e.place.node)) == SUFFIX.sub(r'\1', dotted(e.new))       # `mean_a` and `mean_b` are easily mistaken
         many = 0 if len(changes) == 1 else .3 if text(e.new) == text(changes[-1].new) or e.row.rank < 2 else -1       # twins are seldom chance
         return e.row.rank - near + .4*far - 1.5*alike + many
@@ -999,6 +1028,11 @@ class Search:
         "Does a statement set what is wrong, or what is used there? All of a helper counts"
         if stmt not in self.known: self.known[stmt] = 1.5*self.sets(stmt, self.targets) or self.sets(stmt, self.used) or any(stmt is o for p in self.parts if p.name.endswith('()') for o in ast.walk(p.tree))
         return self.known[stmt]
+
+    def nearest(self, place): # a block is as near as the nearest of its statements; what is given to nothing is near
+        if isinstance(place.node, ast.Expr) and not isinstance(place.node.value, ast.Constant): return 1.5
+        many = place.node if isinstance(place.node, list) else [place.stmt]
+        return max((self.near_by(o) for stmt in many for o in (ast.walk(stmt) if isinstance(place.node, list) else [stmt]) if isinstance(o, ast.stmt)), default=0)
 
     def sets(self, stmt, names):
         "Does a statement set one of these, or give back a result that is one?"
@@ -1017,7 +1051,7 @@ class Search:
         self.used = {dotted(o).removeprefix('self.') for p in self.parts for stmt in ast.walk(p.tree) if isinstance(stmt, (ast.Return, ast.Assign, ast.AugAssign)) and self.sets(stmt, self.targets) for o in ast.walk(stmt) if isinstance(o, (ast.Name, ast.Attribute)) and isinstance(o.ctx, ast.Load)}
         before = []
         for near in True, False:                                                          # what is farther off only where it is needed
-            where = [p for part in self.parts for p in places(part) if (self.near_by(p.stmt) > 0) == near]
+            where = [p for part in self.parts for p in places(part) if (self.nearest(p) > 0) == near]
             ones = [e for e in edits(where, self.scopes) if self.raises or e.row.cause != 'raised' != e.words.get('cause')]
             new, before = {*map(id, ones)}, before + ones
             many = [tuple(g) for g in together(before) if len(g) > 1 and any(id(e) in new for e in g) and not any(a.place.node is b.place.node or a.place.node in b.place.above for a, b in itertools.permutations(g, 2))]
@@ -1078,12 +1112,13 @@ def around(place):
     "A function that gives the text of the statement, or the block, that a place is in"
     at = next((p for p in places(place.part) if p.node is place.stmt), None)
     if at is None: return lambda: text(place.part.tree)
-    if isinstance(place.node, (list, ast.arguments)): return lambda: '\n'.join(map(text, getattr(place.parent, place.field)))
+    if isinstance(place.node, (list, ast.arguments)): return lambda: '\n'.join(map(whole, map(ast.fix_missing_locations, getattr(place.parent, place.field))))
     return lambda: text(getattr(at.parent, at.field) if at.index is None else getattr(at.parent, at.field)[at.index])
 
 def before_after(changes):
     "The statements that edits are in, before and after all of them"
-    shown = [around(e.place) for e in {id(e.place.stmt): e for e in changes}.values()]
+    blocks = [e for e in changes if isinstance(e.place.node, (list, ast.arguments))][:1]                   # a block shows what is in it
+    shown = [around(e.place) for e in blocks or {id(e.place.stmt): e for e in changes}.values()]
     def now(): return '\n'.join(f() for f in shown)
     before = now()
     with applied(*changes): return before, now()
@@ -1110,7 +1145,7 @@ def repair(exercise,   # `Exercise`
     except TimeoutError: return None
     if not s.found: return None
     wrong, changes = min(s.found, key=lambda o: o[0])
-    return Repair(cause_of(changes[0], s), told(changes), changes[0].line(), *before_after(changes), not wrong)
+    return Repair(cause_of(changes[0], s), told(changes) + s.or_else(changes), changes[0].line(), *before_after(changes), not wrong)
 
 # %% ../../nbs/tools/repair.ipynb #d212c78d
 class Results(Watch):
@@ -1305,6 +1340,11 @@ def misfit_shapes(exercise, # `Exercise`
         node, letter, sets = where[k].node, partial(in_letters, sizes=sizes(case) if different else {}), [*map(dotted, getattr(where[k].stmt, 'targets', []))]
         name = next((o for o in sets if o.endswith('.g')), next(iter(case.want)))
         product = op(node) is ast.MatMult
+        for j, x, y in heard[:-1]: # a column and a vector that became a table
+            thin, wide = sorted((x, y), key=lambda t: getattr(t, 'ndim', 0))
+            if op(where[j].node) is ast.MatMult or not isinstance(thin, Tensor) or (thin.ndim, wide.ndim) != (1, 2) or wide.shape != (len(thin), 1) or len(thin) == 1: continue
+            column = text(sides(where[j].node)[0 if thin is x else 1])
+            return f'line {where[j].node.lineno}: in `{text(where[j].node)}` a column {letter(wide.shape)} meets {letter(thin.shape)}, and the two are stretched to {letter((len(thin), len(thin)))}: `{column}` has to stand as a column, too', case
         if they_meet(a.shape, b.shape, product): continue
         verb, word = VERBS[op(node)]
         says = f'line {node.lineno}: in `{text(node)}` you {verb} {letter(a.shape)} {word} {letter(b.shape)}'
