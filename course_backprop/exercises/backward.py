@@ -128,7 +128,6 @@ def steps(*calls): # functions of the dict of all tensors, in the order they run
         for call in calls: call(z)
     return attempt
 
-# %% ../../nbs/exercises/backward.ipynb #779f93a4
 def loss_step(z): mse_grad(z['out'], z['targ'])
 
 def lin_step(*names): return lambda z: lin_grad(*(z[k] for k in names))
@@ -149,15 +148,10 @@ def first(f): # function of the predictions and the targets
 def first_gradients(*rest): # the calls that follow
     "`Suspect`s that walk back rightly, from a wrong start"
     return [('swapped', says, steps(first(f), *rest)) for says, fs in (
-        ('dL/dL is 1, but the walk starts at `out`, and `out.g` is dL/d`out`: 2·(out − targ), divided by how many there are',
-            (lambda u, y: torch.ones_like(u), lambda u, y: torch.ones_like(u)/u.numel(), lambda u, y: torch.ones_like(u)/len(u))),
-        ('what arrives first is no value of the forward pass: it is the gradient of the loss, 2·(out − targ), divided by how many there are',
-            (lambda u, y: u.clone(), lambda u, y: y.clone(), lambda u, y: (u - y).pow(2).mean() + 0*u, lambda u, y: (u - y)**2,
-            lambda u, y: (u - y)**2/u.numel())),
-        ('this is how far each prediction is off; the gradient of the loss has a factor 2 besides, and is divided by how many there are',
-            (lambda u, y: u - y,)),
-        ('this is the gradient of the mean *absolute* error, and the loss is the mean of squares',
-            (lambda u, y: (u - y).sign()/u.numel(), lambda u, y: (u - y).sign()))) for f in fs]
+        ('dL/dL is 1, but the walk starts at `out`, and `out.g` is dL/d`out`: 2·(out − targ), divided by how many there are', (lambda u, y: torch.ones_like(u), lambda u, y: torch.ones_like(u)/u.numel(), lambda u, y: torch.ones_like(u)/len(u))),
+        ('what arrives first is no value of the forward pass: it is the gradient of the loss, 2·(out − targ), divided by how many there are', (lambda u, y: u.clone(), lambda u, y: y.clone(), lambda u, y: (u - y).pow(2).mean() + 0*u, lambda u, y: (u - y)**2, lambda u, y: (u - y)**2/u.numel())),
+        ('this is how far each prediction is off; the gradient of the loss has a factor 2 besides, and is divided by how many there are', (lambda u, y: u - y,)),
+        ('this is the gradient of the mean *absolute* error, and the loss is the mean of squares', (lambda u, y: (u - y).sign()/u.numel(), lambda u, y: (u - y).sign()))) for f in fs]
 
 lin2, gate, lin1 = lin_step('l2', 'out', 'w2', 'b2'), relu_step('l1', 'l2'), lin_step('inp', 'l1', 'w1', 'b1')
 
@@ -168,8 +162,7 @@ TASKS += [Exercise('backward', 'backward(inp, acts, targ, params)', two_layer_ca
            'On paper: write down, for each of the four calls, which `.g` it reads and which it sets. One of them reads none: it comes first. Which one reads what it has set?',
            '`mse_grad(out, targ)`, `lin_grad(l2, out, w2, b2)`, `relu_grad(l1, l2)`, `lin_grad(inp, l1, w1, b1)`'),
     suspects=[
-    ('wrong-mask', 'the gate looks at the gradient `l2.g`; it has to look at the forward input `l1`',
-        steps(loss_step, lin2, gate_of_gradient('l1', 'l2'), lin1)),
+    ('wrong-mask', 'the gate looks at the gradient `l2.g`; it has to look at the forward input `l1`', steps(loss_step, lin2, gate_of_gradient('l1', 'l2'), lin1)),
     *first_gradients(lin2, gate, lin1)])]
 
 # %% ../../nbs/exercises/backward.ipynb #5cc16cb6
@@ -186,8 +179,7 @@ TASKS += [Exercise('three_layer_backward', 'three_layer_backward(inp, acts, targ
     suspects=[
     ('wrong-mask', 'the gate looks at the gradient `l4.g`; it has to look at the forward input `l3`', steps(loss_step, lin3, gate_of_gradient('l3', 'l4'), mid, gate, lin1)),
     ('wrong-mask', 'the gate looks at the gradient `l4.g`; it has to look at the forward input `l3`', steps(loss_step, lin3, gate_of_gradient('l3', 'l4'), mid, gate_of_gradient('l1', 'l2'), lin1)),
-    ('wrong-mask', 'the gate looks at the gradient `l2.g`; it has to look at the forward input `l1`',
-        steps(loss_step, lin3, gate2, mid, gate_of_gradient('l1', 'l2'), lin1)),
+    ('wrong-mask', 'the gate looks at the gradient `l2.g`; it has to look at the forward input `l1`', steps(loss_step, lin3, gate2, mid, gate_of_gradient('l1', 'l2'), lin1)),
     *first_gradients(lin3, gate2, mid, gate, lin1)])]
 
 # %% ../../nbs/exercises/backward.ipynb #858ff442
@@ -203,7 +195,6 @@ def forward_two_heads(inp, params): # tensor; `ThreeParams`
 
 HEADS = 'out', 'out2', 'w2', 'b2', 'w3', 'b3', 'l2', 'l1', 'inp', 'w1', 'b1'
 
-# %% ../../nbs/exercises/backward.ipynb #65cb82fb
 def two_heads_cases():
     for n, i, o, randn in hostile_cases():
         h = i + 2
@@ -255,22 +246,17 @@ def together(g): # function of the predictions of one head and of the other, and
         relu_grad(l1, l2); lin_grad(inp, l1, w1, b1)
     return attempt
 
-# %% ../../nbs/exercises/backward.ipynb #599faa5a
 TASKS += [Exercise('two_heads_backward', 'two_heads_backward(inp, acts, targs, params)', two_heads_cases, right=heads(torch.add),
     meaning='Where a value goes two ways, two gradients come back, and they are added. Lesson 11 makes a rule of it.',
     hints=('Draw the network. At which tensor does it fork, and how many arrows come back there? On paper: if one entry of l2 moves by a little, by how much does each of the two losses move, and by how much their sum?',
            '`lin_grad` of one head sets `l2.g`, and `lin_grad` of the other one replaces it. What has to be kept in between?',
            'Keep what the first `lin_grad` has set: `first = l2.g`. After the second one: `l2.g = l2.g + first`. Then `relu_grad` and linear 1, as before.'),
     suspects=[*(('swapped', says, together(f)) for says, f in (
-        ('the two losses are two means, each over the entries of its own head, and are added: here both heads were taken for one mean over all',
-            lambda a, b, c: c/(a.numel() + b.numel())),
+        ('the two losses are two means, each over the entries of its own head, and are added: here both heads were taken for one mean over all', lambda a, b, c: c/(a.numel() + b.numel())),
         ('the loss is the sum of the two, not their mean: `out.g` and `out2.g` are what `mse_grad` gives', lambda a, b, c: .5*c/b.numel()))),
         *((('swapped', 'what comes back from the two heads is added, with no mean', heads(join)) for join in (lambda first, second: (first + second)/2,))),
-        *((('swapped', 'what comes back from the two heads is added, neither subtracted nor multiplied',
-            heads(join)) for join in (lambda first, second: first - second, lambda first, second: second - first, lambda first, second: first*second,
-            torch.maximum))),
-        *((('swapped', 'one head is in it twice, and the other one not at all', heads(join)) for join in (lambda first, second: 2*first,
-            lambda first, second: 2*second)))] + [
+        *((('swapped', 'what comes back from the two heads is added, neither subtracted nor multiplied', heads(join)) for join in (lambda first, second: first - second, lambda first, second: second - first, lambda first, second: first*second, torch.maximum))),
+        *((('swapped', 'one head is in it twice, and the other one not at all', heads(join)) for join in (lambda first, second: 2*first, lambda first, second: 2*second)))] + [
         ('missing', f'only what came back from `{head}` is in it, and what came from the other head is lost (a second `lin_grad` replaces what the first has set): add the two', heads(join))
         for head, join in (('out2', lambda first, second: second), ('out', lambda first, second: first))] + [
         (cause, says, late(exchange, *added)) for exchange in (False, True) for cause, says, *added in (
