@@ -54,13 +54,19 @@ Question('running_sum', 1.6, '1.5·²⁄₅ + 1. All weights are now counted fro
     'The old terms are counted from log 2. From log 5 they are smaller by e^(log 2 − log 5). The new term is e⁰.',
     ('What is the maximum now, and what is the new term, counted from it?', 'log 5, and e⁰ = 1. By what factor do the old terms shrink?', '1.5·(2/5) + 1')),
 Question('residual_g', 6, 'Past f comes 10, unchanged, and through f −0.4·10.',
-    {-4: 'That is what comes through f. And past it?', 10: 'That is what comes past f. And through it?', 14: 'The slope of f is negative: what comes through it is −4.', .6: 'That is the slope of x + f(x). It is multiplied with what arrives.', -.4: 'That is the slope of f alone.'},
+    {-4: 'That is what comes through f. And past it?', 10: 'That is what comes past f. And through it?',
+        14: 'The slope of f is negative: what comes through it is −4.', .6: 'That is the slope of x + f(x). It is multiplied with what arrives.',
+        -.4: 'That is the slope of f alone.'},
     'x has two ways to the sum: past f, with the slope 1, and through f.',
-    ('Which two ways lead from x to the sum?', 'Past f, with the slope 1; through f, with the slope −0.4. Over several paths it is a sum.', '10·1 + 10·(−0.4)')),
+    ('Which two ways lead from x to the sum?', 'Past f, with the slope 1; through f, with the slope −0.4. Over several paths it is a sum.',
+        '10·1 + 10·(−0.4)')),
 Question('plus_equals', 1, 'All three are added to the row as it was, 0, and written one over the other: one stays.',
-    {3: 'So one reads it. But an index reads all rows *first*, adds, and then writes: three times into the same row.', 0: 'Something is written. But how often into the same row?', 2: 'Three sums are written into the same row, each from the row as it was before.', 27: 'So often a row is looked up in the long text, in the mean. In `banana` three gradients arrive at `a`.'},
+    {3: 'So one reads it. But an index reads all rows *first*, adds, and then writes: three times into the same row.',
+        0: 'Something is written. But how often into the same row?', 2: 'Three sums are written into the same row, each from the row as it was before.',
+        27: 'So often a row is looked up in the long text, in the mean. In `banana` three gradients arrive at `a`.'},
     '`w.g[idx] += g` is `w.g[idx] = w.g[idx] + g`: what is read, and when?',
-    ('`w.g[idx] += g` is `w.g[idx] = w.g[idx] + g`. What is read, and when?', 'All rows are read first, and are 0. Then three sums are written into the same row.', 'One of them overwrites the others.')),
+    ('`w.g[idx] += g` is `w.g[idx] = w.g[idx] + g`. What is read, and when?',
+        'All rows are read first, and are 0. Then three sums are written into the same row.', 'One of them overwrites the others.')),
 Question('smallest_loss', 'none', 'It sees the letter that it is asked for: at the next place.',
     {'causal': 'It may look only at what came before. Which of the others may look at the answer?', 'after softmax': 'Weights of later places are set to 0, so it can\'t copy a later letter. Which version can?'}, '',
     ('The letter that is asked for at a place stands at the next place of the same piece.', 'Who may look there can copy it.', 'Without a mask each place sees the next one.')),
@@ -128,11 +134,15 @@ TASKS += [Exercise('embedding_grad', 'embedding_grad(idx, out, w)', lookup_cases
     ('mean-for-sum', 'a row that was looked up more than once gets the sum of what arrives, not the mean', sets(2, lambda idx, out, w: added(idx, out, w)/counts(idx, w))),
     ('swapped', 'each row of the table got what arrives at all places; it is meant only for the row that was looked up there', sets(2, lambda idx, out, w: flat(idx, out)[1].sum(0).expand_as(w).clone())),
     ('missing', 'the last place is left out. Does a loop end too early?', sets(2, without_last)),
-    *[('swapped', 'each row of the table got what arrives at all places, as often as it was looked up; it is meant only for the row that was looked up there', sets(2, lambda idx, out, w, of=of: idx.reshape(-1).bincount(minlength=len(w))[:, None]*of(flat(idx, out)[1], 0))) for of in (torch.sum, torch.mean)],
-    ('missing', 'the first place is left out. Does a loop begin too late?', sets(2, lambda idx, out, w: torch.zeros_like(w).index_add_(0, flat(idx, out)[0][1:], flat(idx, out)[1][1:]))),
-    ('no-upstream', 'that is how often each row was looked up; each time it gets what arrives there', sets(2, lambda idx, out, w: torch.zeros_like(w).index_add_(0, idx.reshape(-1), torch.ones_like(flat(idx, out)[1])))),
+    *[('swapped', 'each row of the table got what arrives at all places, as often as it was looked up; it is meant only for the row that was looked up there',
+        sets(2, lambda idx, out, w, of=of: idx.reshape(-1).bincount(minlength=len(w))[:, None]*of(flat(idx, out)[1], 0))) for of in (torch.sum, torch.mean)],
+    ('missing', 'the first place is left out. Does a loop begin too late?',
+        sets(2, lambda idx, out, w: torch.zeros_like(w).index_add_(0, flat(idx, out)[0][1:], flat(idx, out)[1][1:]))),
+    ('no-upstream', 'that is how often each row was looked up; each time it gets what arrives there',
+        sets(2, lambda idx, out, w: torch.zeros_like(w).index_add_(0, idx.reshape(-1), torch.ones_like(flat(idx, out)[1])))),
     ('accumulated', 'the table itself is in it: the gradient starts as zeros', sets(2, lambda idx, out, w: w + added(idx, out, w))),
-    ('swapped', 'row i of the table got what arrives at place i. It gets what arrives at the places where i was looked up', sets(2, lambda idx, out, w: torch.nn.functional.pad(flat(idx, out)[1], (0, 0, 0, len(w)))[:len(w)])),
+    ('swapped', 'row i of the table got what arrives at place i. It gets what arrives at the places where i was looked up',
+        sets(2, lambda idx, out, w: torch.nn.functional.pad(flat(idx, out)[1], (0, 0, 0, len(w)))[:len(w)])),
     ('swapped', 'the rows themselves were added up, where what arrives belongs', sets(2, lambda idx, out, w: torch.zeros_like(w).index_add_(0, idx.reshape(-1), w[idx].reshape(-1, w.shape[1])))),
     ])]
 
@@ -148,6 +158,7 @@ def sets_scores(scale=lambda d: d**-.5, q=lambda q, k, g: g @ k, k=lambda q, k, 
     def attempt(q, k, s): q.g, k.g = q_rule(q, k, s.g)*scale(q.shape[1]), k_rule(q, k, s.g)*scale(q.shape[1])
     return attempt
 
+# %% ../../nbs/exercises/attention.ipynb #d4bb510d
 TASKS += [Exercise('scores_grad', 'scores_grad(q, k, s)', score_cases, right=sets_scores(),
     meaning='Lesson 3, twice: each factor of a product gets what arrives times the other one. The scale is a factor of both.',
     hints=('s is a product of two matrices, times a number. What did lesson 3 do with each factor?',
@@ -157,11 +168,15 @@ TASKS += [Exercise('scores_grad', 'scores_grad(q, k, s)', score_cases, right=set
     ('factor', 'the scale is there twice: divide by √d once, not by d', sets_scores(lambda d: 1/d)),
     ('factor', 'the scale is upside down: what was divided by √d is divided by √d on the way back too', sets_scores(lambda d: d**.5)),
     ('swapped', 'q.g was made of q and k.g of k; each gets what arrives times the *other* one', sets_scores(q=lambda q, k, g: rows(g)*q, k=lambda q, k, g: g.sum(0)[:, None]*k)),
-    ('swapped', 'sums were multiplied. Each number of s.g is multiplied with its own key, or its own query, and these products are summed', sets_scores(q=lambda q, k, g: rows(g)*k.sum(0), k=lambda q, k, g: g.sum(0)[:, None]*q.sum(0))),
-    *[('swapped', 'there is no softmax between s and the two factors of the product: what arrives at s is multiplied as it is', sets_scores(q=lambda q, k, g, f=f: f(q, k, g) @ k, k=lambda q, k, g, f=f: f(q, k, g).t() @ q)) for f in
+    ('swapped', 'sums were multiplied. Each number of s.g is multiplied with its own key, or its own query, and these products are summed',
+        sets_scores(q=lambda q, k, g: rows(g)*k.sum(0), k=lambda q, k, g: g.sum(0)[:, None]*q.sum(0))),
+    *[('swapped', 'there is no softmax between s and the two factors of the product: what arrives at s is multiplied as it is',
+        sets_scores(q=lambda q, k, g, f=f: f(q, k, g) @ k, k=lambda q, k, g, f=f: f(q, k, g).t() @ q)) for f in
       (lambda q, k, g: softmax_back(p_of(q, k), g), lambda q, k, g: g.softmax(1), lambda q, k, g: p_of(q, k), lambda q, k, g: p_of(q, k)*g)],
-    *[('missing', f'in {name} the scale is missing: √d divides the product, so it divides what goes back to both', sets_scores(**how)) for name, how in (('k.g', dict(k=lambda q, k, g: g.t() @ q*q.shape[1]**.5)), ('q.g', dict(q=lambda q, k, g: g @ k*q.shape[1]**.5)))],
-    *[('factor', f'in {name} the scale is there twice: one √d belongs to it', sets_scores(**how)) for name, how in (('k.g', dict(k=lambda q, k, g: g.t() @ q*q.shape[1]**-.5)), ('q.g', dict(q=lambda q, k, g: g @ k*q.shape[1]**-.5)))],
+    *[('missing', f'in {name} the scale is missing: √d divides the product, so it divides what goes back to both', sets_scores(**how)) for name,
+        how in (('k.g', dict(k=lambda q, k, g: g.t() @ q*q.shape[1]**.5)), ('q.g', dict(q=lambda q, k, g: g @ k*q.shape[1]**.5)))],
+    *[('factor', f'in {name} the scale is there twice: one √d belongs to it', sets_scores(**how)) for name,
+        how in (('k.g', dict(k=lambda q, k, g: g.t() @ q*q.shape[1]**-.5)), ('q.g', dict(q=lambda q, k, g: g @ k*q.shape[1]**-.5)))],
     ('no-upstream', 'what arrives, s.g, is not in it', sets_scores(q=lambda q, k, g: torch.ones_like(g) @ k, k=lambda q, k, g: torch.ones_like(g).t() @ q)),
     ])]
 
@@ -180,6 +195,7 @@ def sets_weights(s=lambda p, p_g, g, out: p*(p_g - rows(p*p_g)), v=lambda p, g: 
         s.g, v.g = s_rule(p, out.g @ v.t(), out.g, out), v_rule(p, out.g)
     return attempt
 
+# %% ../../nbs/exercises/attention.ipynb #a7cc7664
 def softmax_suspects(make): # of the rule for s.g
     return [
     ('missing', 'in s.g the sum that is taken off is missing: raise one score, and the other weights of its row fall', make(lambda p, p_g, g, out: p*p_g)),
@@ -192,21 +208,32 @@ def softmax_suspects(make): # of the rule for s.g
     ('swapped', 'the plain sum of p.g was taken off; each key counts by its weight', make(lambda p, p_g, g, out: p*(p_g - rows(p_g)))),
     ('sign', 'in s.g the sum is taken off, not added', make(lambda p, p_g, g, out: p*(p_g + rows(p*p_g)))),
     ('swapped', 'that is the rule of the *logarithm* of softmax', make(lambda p, p_g, g, out: p_g - p*rows(p_g))),
-    *[('swapped', 'softmax was applied once more, to what arrives at the weights. The way back is p ⊙ (p.g − Σ p·p.g), with the p of the forward pass', make(f)) for f in (lambda p, p_g, g, out: p_g.softmax(1), lambda p, p_g, g, out: p*p_g.softmax(1))],
-    ('swapped', 'the largest of p.g was taken off; what is taken off is the mean, each key weighted by p', make(lambda p, p_g, g, out: p*(p_g - p_g.amax(1, keepdim=True)))),
-    ('missing', 'in s.g this is only what comes through the sum below the line of softmax; each score moves its own weight besides', make(lambda p, p_g, g, out: -p*rows(p*p_g))),
-    ('swapped', 'in the sum each p.g counts by the weight of its own key, Σ p·p.g, not by the weight of the key that it goes to', make(lambda p, p_g, g, out: p*(p_g - p*rows(p_g)))),
+    *[('swapped', 'softmax was applied once more, to what arrives at the weights. The way back is p ⊙ (p.g − Σ p·p.g), with the p of the forward pass',
+        make(f)) for f in (lambda p, p_g, g, out: p_g.softmax(1), lambda p, p_g, g, out: p*p_g.softmax(1))],
+    ('swapped', 'the largest of p.g was taken off; what is taken off is the mean, each key weighted by p',
+        make(lambda p, p_g, g, out: p*(p_g - p_g.amax(1, keepdim=True)))),
+    ('missing', 'in s.g this is only what comes through the sum below the line of softmax; each score moves its own weight besides',
+        make(lambda p, p_g, g, out: -p*rows(p*p_g))),
+    ('swapped', 'in the sum each p.g counts by the weight of its own key, Σ p·p.g, not by the weight of the key that it goes to',
+        make(lambda p, p_g, g, out: p*(p_g - p*rows(p_g)))),
     ('missing', 'in s.g p is missing in front of p(1 − p), and the other weights of the row', make(lambda p, p_g, g, out: (1 - p)*p_g)),
     ('missing', 'the sum is taken off whole from every score; each gives its share of it, p times the sum', make(lambda p, p_g, g, out: p*p_g - rows(p*p_g))),
     ('no-upstream', 'in s.g this is the slope of a weight in its own score, p(1 − p); what arrives is not in it', make(lambda p, p_g, g, out: p*(1 - p))),
-    ('sum-for-mean', 'the *mean* of p·p.g was taken off; the weights make a mean of the sum by themselves', make(lambda p, p_g, g, out: p*(p_g - (p*p_g).mean(1, keepdim=True)))),
-    *[('swapped', f'what is taken off, Σ p·p.g, is the row sum of out.g ⊙ out; here {which} alone was summed', make(lambda p, p_g, g, out, f=f: p*(p_g - rows(f(g, out))))) for which, f in (('out', lambda g, out: out), ('out.g', lambda g, out: g))],
+    ('sum-for-mean', 'the *mean* of p·p.g was taken off; the weights make a mean of the sum by themselves',
+        make(lambda p, p_g, g, out: p*(p_g - (p*p_g).mean(1, keepdim=True)))),
+    *[('swapped', f'what is taken off, Σ p·p.g, is the row sum of out.g ⊙ out; here {which} alone was summed',
+        make(lambda p, p_g, g, out, f=f: p*(p_g - rows(f(g, out))))) for which, f in (('out', lambda g, out: out), ('out.g', lambda g, out: g))],
     ('mean-for-sum', 'what is taken off is the row *sum* of out.g ⊙ out, not its mean', make(lambda p, p_g, g, out: p*(p_g - (g*out).mean(1, keepdim=True)))),
     ]
 
+# %% ../../nbs/exercises/attention.ipynb #b0ef51c1
 TASKS += [Exercise('weights_grad', 'weights_grad(s, v, out, p)', weight_cases, right=sets_weights(), suspects=softmax_suspects(lambda f: sets_weights(s=f)) + [
-    *[('missing', 'in v.g each value counts as often as it is looked at: by its weights, p', sets_weights(v=lambda p, g, of=of: of(g, p).expand(p.shape[1], -1).clone())) for of in (lambda g, p: g.sum(0), lambda g, p: g.sum(0)/p.shape[1], lambda g, p: g.mean(0))],
-    *[('swapped', 'softmax runs over the keys of one query, dimension 1; here it ran over the queries', sets_weights(seen=lambda p, s: s.softmax(0), s=f)) for f in (lambda p, p_g, g, out: p*(p_g - (p*p_g).sum(0)), lambda p, p_g, g, out: p*(p_g - rows(p*p_g)))],
+    *[('missing', 'in v.g each value counts as often as it is looked at: by its weights, p',
+        sets_weights(v=lambda p, g, of=of: of(g, p).expand(p.shape[1], -1).clone())) for of in (lambda g, p: g.sum(0), lambda g, p: g.sum(0)/p.shape[1],
+        lambda g, p: g.mean(0))],
+    *[('swapped', 'softmax runs over the keys of one query, dimension 1; here it ran over the queries',
+        sets_weights(seen=lambda p, s: s.softmax(0), s=f)) for f in (lambda p, p_g, g, out: p*(p_g - (p*p_g).sum(0)),
+        lambda p, p_g, g, out: p*(p_g - rows(p*p_g)))],
     ('swapped', 'the scores were taken for the weights: softmax makes p of them, which is handed over', sets_weights(seen=lambda p, s: s)),
     ],
     meaning='A value gets back what arrives, by the weights it was looked at with. The scores hear only of values above or below the mean that came out.',
@@ -238,6 +265,7 @@ def but(f): # function of the arguments, after the right gradients are set
         f(q, k, v, out)
     return attempt
 
+# %% ../../nbs/exercises/attention.ipynb #4d7b210c
 def scaled(**how):
     def again(q, k, v, out):
         for t, name in ((q, 'q'), (k, 'k')): t.g = t.g*how.get(name, lambda d: 1.)(q.shape[1])
@@ -255,6 +283,7 @@ def other_size(size): return of_scores(lambda s: s.softmax(1), size)
 def unnormalised(f): return of_scores(f)
 def masked(): return of_scores(lambda s: s.masked_fill(torch.ones_like(s).tril() == 0, -math.inf).softmax(1))
 
+# %% ../../nbs/exercises/attention.ipynb #393c1734
 WHOLE = softmax_suspects(lambda f: whole(s=f)) + [
     ('factor', 'the scale is there twice on the way back: by √d, not by d', whole(back=lambda d: 1/d)),
     ('missing', 'the scale is missing: the scores are divided by √d before softmax', whole(there=lambda d: 1.)),
@@ -262,18 +291,24 @@ WHOLE = softmax_suspects(lambda f: whole(s=f)) + [
     ('factor', 'the scores are divided by √d, not by d', whole(there=lambda d: 1/d)),
     ('factor', 'the scores are divided by √d, not by d, both before softmax and on the way back', whole(there=lambda d: 1/d, back=lambda d: 1/d)),
     ('swapped', 'softmax runs along the keys of one query, dimension 1', whole(dim=0)),
-    *[('swapped', 'the scores are divided by √d, not multiplied with it' + more, whole(there=lambda d: d**.5, back=back)) for more, back in (('', lambda d: d**-.5), (', and so is what goes back', lambda d: d**.5), ('; and on the way back the scale is missing', lambda d: 1.))],
+    *[('swapped', 'the scores are divided by √d, not multiplied with it' + more, whole(there=lambda d: d**.5, back=back)) for more,
+        back in (('', lambda d: d**-.5), (', and so is what goes back', lambda d: d**.5), ('; and on the way back the scale is missing', lambda d: 1.))],
     ('factor', 'on the way back too it is a division by √d, not a multiplication', whole(back=lambda d: d**.5)),
-    *[('swapped', f'the d of √d is the number of columns of q and k, not {which}', other_size(size)) for which, size in (('of v', lambda q, k, v: v.shape[1]), ('the number of keys', lambda q, k, v: len(k)), ('the number of queries', lambda q, k, v: len(q)))],
+    *[('swapped', f'the d of √d is the number of columns of q and k, not {which}', other_size(size)) for which,
+        size in (('of v', lambda q, k, v: v.shape[1]), ('the number of keys', lambda q, k, v: len(k)), ('the number of queries', lambda q, k, v: len(q)))],
     ('missing', 'softmax is missing: the scores were taken for the weights', unnormalised(lambda s: s)),
     ('missing', 'e^s is not yet a weight: it is divided by the sum of its row', unnormalised(torch.exp)),
-    *[('missing', f'in {name} the scale is missing: √d divides the scores, so it divides what goes back to both q and k', scaled(**{name[0]: lambda d: d**.5})) for name in ('q.g', 'k.g')],
-    *[('factor', f'in {name} the scale is there twice: one √d belongs to it. Is it made of a q or a k that has been divided already?', scaled(**{name[0]: lambda d: d**-.5})) for name in ('q.g', 'k.g')],
-    *[(f[0], f'two things. The scores were not divided by √d before softmax. And: {f[1]}', whole(there=lambda d: 1., s=f[2])) for f in softmax_suspects(lambda f: f)[:4]],
+    *[('missing', f'in {name} the scale is missing: √d divides the scores, so it divides what goes back to both q and k',
+        scaled(**{name[0]: lambda d: d**.5})) for name in ('q.g', 'k.g')],
+    *[('factor', f'in {name} the scale is there twice: one √d belongs to it. Is it made of a q or a k that has been divided already?',
+        scaled(**{name[0]: lambda d: d**-.5})) for name in ('q.g', 'k.g')],
+    *[(f[0], f'two things. The scores were not divided by √d before softmax. And: {f[1]}',
+        whole(there=lambda d: 1., s=f[2])) for f in softmax_suspects(lambda f: f)[:4]],
     ('swapped', 'a mask hides the later keys here; in this exercise each query sees all', masked()),
     ('missing', 'in v.g each value counts as often as it is looked at: by its weights, p', whole(v=lambda p, g: g.sum(0).expand(p.shape[1], -1).clone())),
     ]
 
+# %% ../../nbs/exercises/attention.ipynb #695560ac
 TASKS += [Exercise('attention_grad', 'attention_grad(q, k, v, out)', attention_cases, right=whole(), suspects=WHOLE,
     meaning='Four matrix products with softmax\'s way back in the middle: all that a language model has to learn where to look.',
     hints=('You have both halves: the weights first, which give v.g and s.g, and then the scores.',
@@ -295,8 +330,10 @@ def other_weights(f): return lambda q, k, v: f(q @ k.t()/q.shape[1]**.5) @ v    
 
 def seen(s): return torch.ones_like(s).tril()
 def near(may): # −∞ as a large number; function of T and S
-    return [partial(causal, may=may, low=low) for low in (-1e4, -1e6, -1e9)] + [other_weights(lambda s, low=low: (s + low*~may(*s.shape)).softmax(1)) for low in (-1e4, -1e6, -1e9)]
+    return [partial(causal, may=may, low=low) for low in (-1e4, -1e6,
+        -1e9)] + [other_weights(lambda s, low=low: (s + low*~may(*s.shape)).softmax(1)) for low in (-1e4, -1e6, -1e9)]
 
+# %% ../../nbs/exercises/attention.ipynb #34ba4a5f
 TASKS += [Exercise('causal_attention', 'causal_attention(q, k, v)', causal_cases, right=causal,
     meaning='What may not be seen has the weight e^−∞ = 0, and the others share all of it.',
     hints=('Where does the mask have to stand, so that the weights of each row still add up to 1?',
@@ -308,21 +345,32 @@ TASKS += [Exercise('causal_attention', 'causal_attention(q, k, v)', causal_cases
     ('swapped', 'the scores were set to 0 where nothing may be seen, and e⁰ is 1: put −∞ there', partial(causal, low=0.)),
     ('swapped', 'the mask is turned round: query i sees the keys j ≤ i, not those from i on', partial(causal, may=lambda T, S: torch.ones(T, S, dtype=torch.bool).triu())),
     ('missing', 'a query may see its own place too: j ≤ i', partial(causal, may=lambda T, S: torch.ones(T, S, dtype=torch.bool).tril(-1))),
-    *[('missing', 'a query may see its own place too: j ≤ i. And query 0, of which every key is hidden here by the same large number, sees all of them', f) for f in near(lambda T, S: torch.ones(T, S, dtype=torch.bool).tril(-1))],
-    *[('swapped', 'what may be seen is hidden, and the later keys are seen: query i sees the keys j ≤ i', f) for f in [partial(causal, may=lambda T, S: torch.ones(T, S, dtype=torch.bool).triu(1)), *near(lambda T, S: torch.ones(T, S, dtype=torch.bool).triu(1))]],
-    *[('swapped', 'the mask is turned round: query i sees the keys j ≤ i, not those from i on', f) for f in near(lambda T, S: torch.ones(T, S, dtype=torch.bool).triu())],
-    *[('missing', f'{low:g} is a score like others: with it a hidden key still has a weight. Put −∞ there', partial(causal, low=low)) for low in (-1., -5., -10., 1e-9, -1e-9)],
+    *[('missing', 'a query may see its own place too: j ≤ i. And query 0, of which every key is hidden here by the same large number, sees all of them',
+        f) for f in near(lambda T, S: torch.ones(T, S, dtype=torch.bool).tril(-1))],
+    *[('swapped', 'what may be seen is hidden, and the later keys are seen: query i sees the keys j ≤ i',
+        f) for f in [partial(causal, may=lambda T, S: torch.ones(T, S, dtype=torch.bool).triu(1)),
+        *near(lambda T, S: torch.ones(T, S, dtype=torch.bool).triu(1))]],
+    *[('swapped', 'the mask is turned round: query i sees the keys j ≤ i, not those from i on',
+        f) for f in near(lambda T, S: torch.ones(T, S, dtype=torch.bool).triu())],
+    *[('missing', f'{low:g} is a score like others: with it a hidden key still has a weight. Put −∞ there', partial(causal, low=low)) for low in (-1., -5.,
+        -10., 1e-9, -1e-9)],
     ('swapped', 'the mask was added to the scores as ones and zeros; what may not be seen needs −∞', other_weights(lambda s: (s + seen(s)).softmax(1))),
-    ('swapped', 'the mask was taken off from the scores as ones and zeros; what may not be seen needs −∞', other_weights(lambda s: (s - (1 - seen(s))).softmax(1))),
+    ('swapped', 'the mask was taken off from the scores as ones and zeros; what may not be seen needs −∞',
+        other_weights(lambda s: (s - (1 - seen(s))).softmax(1))),
     ('missing', 'softmax is missing: the scores were taken for the weights', other_weights(torch.tril)),
     ('missing', 'the scores are not in the weights: each key that may be seen counts alike here', other_weights(lambda s: seen(s)/rows(seen(s)))),
-    *[('swapped', 'each query sees its own key alone: it may see all keys j ≤ i', f) for f in [other_weights(lambda s: torch.eye(*s.shape, dtype=s.dtype)), *near(lambda T, S: torch.eye(T, S, dtype=torch.bool))]],
+    *[('swapped', 'each query sees its own key alone: it may see all keys j ≤ i', f) for f in [other_weights(lambda s: torch.eye(*s.shape, dtype=s.dtype)),
+        *near(lambda T, S: torch.eye(T, S, dtype=torch.bool))]],
     ('swapped', 'weights were divided by the sum of all; each query has a sum of its own', other_weights(lambda s: s.exp().tril()/s.exp().tril().sum())),
-    ('swapped', 'weights were divided by the sum over the queries; each query has a sum of its own, over its keys', other_weights(lambda s: s.exp().tril()/s.exp().tril().sum(0))),
-    ('swapped', 'weights were divided by the sum over the queries; each query has a sum of its own, over its keys', other_weights(lambda s: (p := s.softmax(1).tril())/p.sum(0))),
+    ('swapped', 'weights were divided by the sum over the queries; each query has a sum of its own, over its keys',
+        other_weights(lambda s: s.exp().tril()/s.exp().tril().sum(0))),
+    ('swapped', 'weights were divided by the sum over the queries; each query has a sum of its own, over its keys',
+        other_weights(lambda s: (p := s.softmax(1).tril())/p.sum(0))),
     ('missing', 'e^s is not yet a weight: it is divided by the sum of its row', other_weights(lambda s: s.exp().tril())),
-    ('swapped', 'the mask lies on what comes out, whose columns are no keys: put −∞ into the *scores* of the keys that may not be seen', lambda q, k, v: attention(q, k, v).tril()),
-    ('swapped', 'the mask lies on the values, whose columns are no keys: put −∞ into the *scores* of the keys that may not be seen', lambda q, k, v: p_of(q, k) @ v.tril()),
+    ('swapped', 'the mask lies on what comes out, whose columns are no keys: put −∞ into the *scores* of the keys that may not be seen',
+        lambda q, k, v: attention(q, k, v).tril()),
+    ('swapped', 'the mask lies on the values, whose columns are no keys: put −∞ into the *scores* of the keys that may not be seen',
+        lambda q, k, v: p_of(q, k) @ v.tril()),
     ('swapped', 'the d of √d is the number of columns of q and k, not the number of keys', lambda q, k, v: causal(q, k, v, scale=lambda d: len(k)**-.5)),
     ('swapped', 'the d of √d is the number of columns of q and k, not that of v', lambda q, k, v: causal(q, k, v, scale=lambda d: v.shape[1]**-.5)),
     ('swapped', 'the scores are divided by √d, not multiplied with it', partial(causal, scale=lambda d: d**.5)),
@@ -351,6 +399,7 @@ def tanh_slope(x):
 
 def by_slope(f): return sets_inp(lambda inp, out: out.g*f(inp))
 
+# %% ../../nbs/exercises/attention.ipynb #d320ce6a
 TASKS += [Exercise('gelu_grad', 'gelu_grad(inp, out)', gelu_cases, right=by_slope(lambda x: Phi(x) + x*phi(x)),
     meaning='A product, so two terms: the gate itself, and how the gate moves. At 0 it is half open.',
     hints=('x·Φ(x) is a product of two things that both move with x.',
@@ -367,15 +416,22 @@ TASKS += [Exercise('gelu_grad', 'gelu_grad(inp, out)', gelu_cases, right=by_slop
     ('swapped', 'that is ReLU\'s gate; this one is round', by_slope(lambda x: (x > 0).to(x.dtype))),
     ('sign', 'the second term is added: Φ grows with x', by_slope(lambda x: Phi(x) - x*phi(x))),
     ('swapped', 'that is the slope of the approximation with tanh, which is near, and not the same: asked for is x·Φ(x), with erf', by_slope(tanh_slope)),
-    ('swapped', 'that is the slope of the approximation with a sigmoid of 1.702x, which is near, and not the same: asked for is x·Φ(x), with erf', by_slope(lambda x: (s := (1.702*x).sigmoid()) + 1.702*x*s*(1 - s))),
+    ('swapped', 'that is the slope of the approximation with a sigmoid of 1.702x, which is near, and not the same: asked for is x·Φ(x), with erf',
+        by_slope(lambda x: (s := (1.702*x).sigmoid()) + 1.702*x*s*(1 - s))),
     ('swapped', 'that is the slope of x·sigmoid(x), whose gate is another one: here it is Φ', by_slope(lambda x: (s := x.sigmoid()) + x*s*(1 - s))),
     *[('factor', f'the bell curve is e^(−x²/2) divided by √(2π); {how}', by_slope(lambda x, f=f: Phi(x) + x*f((-x*x/2).exp()))) for how, f in (
-        ('here π is multiplied in. Are there brackets missing, `/(2*math.pi)**.5`?', lambda e: e/2*math.pi**.5), ('here π is multiplied in. Are there brackets missing, `/(2*math.pi)**.5`?', lambda e: e/2**.5*math.pi),
-        ('here π is multiplied in. Are there brackets missing, `/math.sqrt(2*math.pi)`?', lambda e: e/2*math.pi), ('here π is not below the root', lambda e: e/(2**.5*math.pi)), ('here the 2 is not below the root', lambda e: e/(2*math.pi**.5)),
-        ('here there is no root', lambda e: e/(2*math.pi)), ('here the 2 is missing', lambda e: e/math.pi**.5), ('here π is missing', lambda e: e/2**.5), ('here it is multiplied with that', lambda e: e*(2*math.pi)**.5))],
-    *[('factor', 'the slope of erf(z) is 2/√π·e^(−z²). In Φ there is ½ in front, and z = x/√2 has a slope too: together 1/√(2π)', by_slope(lambda x, by=by: Phi(x) + x*by*(-x*x/2).exp())) for by in (2/math.pi**.5, 2/(2*math.pi)**.5)],
+        ('here π is multiplied in. Are there brackets missing, `/(2*math.pi)**.5`?', lambda e: e/2*math.pi**.5),
+            ('here π is multiplied in. Are there brackets missing, `/(2*math.pi)**.5`?', lambda e: e/2**.5*math.pi),
+        ('here π is multiplied in. Are there brackets missing, `/math.sqrt(2*math.pi)`?', lambda e: e/2*math.pi),
+            ('here π is not below the root', lambda e: e/(2**.5*math.pi)), ('here the 2 is not below the root', lambda e: e/(2*math.pi**.5)),
+        ('here there is no root', lambda e: e/(2*math.pi)), ('here the 2 is missing', lambda e: e/math.pi**.5), ('here π is missing', lambda e: e/2**.5),
+            ('here it is multiplied with that', lambda e: e*(2*math.pi)**.5))],
+    *[('factor', 'the slope of erf(z) is 2/√π·e^(−z²). In Φ there is ½ in front, and z = x/√2 has a slope too: together 1/√(2π)',
+        by_slope(lambda x, by=by: Phi(x) + x*by*(-x*x/2).exp())) for by in (2/math.pi**.5, 2/(2*math.pi)**.5)],
     ('sign', 'the bell curve falls on both sides: e^(−x²/2), with a minus', by_slope(lambda x: Phi(x) + x*(x*x/2).exp()/math.sqrt(2*math.pi))),
-    *[('factor', 'Φ is ½(1 + erf(x/√2)), from 0 to 1; here ' + how, by_slope(lambda x, f=f: f(torch.erf(x/math.sqrt(2))) + x*phi(x))) for how, f in (('it is erf alone', lambda e: e), ('the 1 is missing', lambda e: .5*e), ('the ½ is missing', lambda e: 1 + e), ('½ is there twice, or the 1 outside', lambda e: 1 + .5*e), ('it is ½ + erf', lambda e: .5 + e))],
+    *[('factor', 'Φ is ½(1 + erf(x/√2)), from 0 to 1; here ' + how, by_slope(lambda x, f=f: f(torch.erf(x/math.sqrt(2))) + x*phi(x))) for how,
+        f in (('it is erf alone', lambda e: e), ('the 1 is missing', lambda e: .5*e), ('the ½ is missing', lambda e: 1 + e),
+        ('½ is there twice, or the 1 outside', lambda e: 1 + .5*e), ('it is ½ + erf', lambda e: .5 + e))],
     ('swapped', 'that is x·Φ(x) itself; what is asked for is its slope, Φ(x) + x·φ(x)', by_slope(gelu)),
     ('missing', 'that is the bell curve alone, the slope of Φ. The slope of the product x·Φ(x) is Φ(x) + x·φ(x)', by_slope(phi)),
     ('swapped', 'the two terms of the product rule are added, Φ(x) + x·φ(x), not multiplied', by_slope(lambda x: Phi(x)*x*phi(x))),
@@ -393,7 +449,9 @@ def sliced_cases():
         lse = (q.double() @ keys.double().t()/q.shape[1]**.5).logsumexp(1, keepdim=True).to(q.dtype)
         yield case._replace(args=case.args | dict(lse=lse, size=(size := 1 + k % 3)), label=f'{case.label}, slices of {size}')
 
-def in_slices(D=lambda g, out, p, p_g: rows(g*out), weights=lambda s, lse: (s - lse).exp(), last=True, adds=True, scale=lambda d: d**-.5, there=lambda d: d**-.5, front=lambda p: p, step=lambda size: size, take=lambda size: size, of_v=lambda p, s: p, q_by=lambda d, slices: 1., k_by=lambda d: 1.):
+def in_slices(D=lambda g, out, p, p_g: rows(g*out), weights=lambda s, lse: (s - lse).exp(), last=True, adds=True, scale=lambda d: d**-.5,
+    there=lambda d: d**-.5, front=lambda p: p, step=lambda size: size, take=lambda size: size, of_v=lambda p, s: p, q_by=lambda d, slices: 1.,
+    k_by=lambda d: 1.):
     "An attempt at all three gradients; its arguments make it a wrong one"
     def attempt(q, k, v, out, lse, size):
         d, q_g, k_g, v_g = q.shape[1], torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
@@ -406,6 +464,7 @@ def in_slices(D=lambda g, out, p, p_g: rows(g*out), weights=lambda s, lse: (s - 
         q.g, k.g, v.g = q_g*q_by(d, -(-len(k)//size)), k_g, v_g
     return attempt
 
+# %% ../../nbs/exercises/attention.ipynb #42422c83
 def with_scale(f): # function of the scores before they are divided, `lse` and d
     def attempt(q, k, v, out, lse, size): in_slices(there=lambda d: 1., weights=lambda s, lse: f(s, lse, q.shape[1]))(q, k, v, out, lse, size)
     return attempt
@@ -416,8 +475,9 @@ def large(n): # numbers in q
     out.g = randn(n//25, 25)
     return dict(q=q, k=k, v=v, out=out, lse=torch.full((n//25, 1), 16.), size=20)
 
+# %% ../../nbs/exercises/attention.ipynb #ea821c04
 TASKS += [Exercise('sliced_grad', 'sliced_grad(q, k, v, out, lse, size)', sliced_cases, right=in_slices(), limit=8e6, big=large,
-    waste=(300, 'That is a matrix of all weights, (T,S): take the keys slice by slice, and let go of each slice\'s weights before the next.'),
+    waste=(300, 'That is a matrix of all weights, (T,S): take the keys slice by slice, and let go of each slice\'s weights before the next. (The 50,000 are the numbers in q: 2,000 rows of 25.)'),
     meaning='No matrix of all weights was held. (The 50,000 above are the numbers in q: 2,000 rows of 25.) Twice as long a text takes twice the memory, not four times.',
     hints=('Which of p, p.g, D and s.g can be computed for a slice of keys alone? For which of them does `lse` or `out` stand in for all the other keys?',
            'For the keys in `at`: p = e^(s − lse), p.g = out.g v[at]ᵀ, D is the row sum of out.g ⊙ out. k.g[at] and v.g[at] are ready with this slice; q.g is a sum over all slices.',
@@ -433,8 +493,13 @@ TASKS += [Exercise('sliced_grad', 'sliced_grad(q, k, v, out, lse, size)', sliced
     ('factor', 'the scale is there twice on the way back', in_slices(scale=lambda d: 1/d)),
     ('missing', 'the scale is missing in the scores: they are divided by √d, before `lse` is taken off', in_slices(there=lambda d: 1.)),
     ('missing', 'the scale is missing, both in the scores and on the way back', in_slices(there=lambda d: 1., scale=lambda d: 1.)),
-    *[('swapped', f'D is the row sum of out.g ⊙ out; here {which}', in_slices(D=f)) for which, f in (('out.g alone was summed', lambda g, out, p, p_g: rows(g)), ('out alone was summed', lambda g, out, p, p_g: rows(out)), ('it is the mean', lambda g, out, p, p_g: (g*out).mean(1, keepdim=True)),
-        ('p.g was summed, and only that of one slice', lambda g, out, p, p_g: rows(p_g)), ('p.g was averaged, and only that of one slice', lambda g, out, p, p_g: p_g.mean(1, keepdim=True)), ('it runs over the queries too', lambda g, out, p, p_g: (g*out).sum()), ('it runs over the queries', lambda g, out, p, p_g: (g*out).sum(0).mean()))],
+    *[('swapped', f'D is the row sum of out.g ⊙ out; here {which}', in_slices(D=f)) for which,
+        f in (('out.g alone was summed', lambda g, out, p, p_g: rows(g)), ('out alone was summed', lambda g, out, p, p_g: rows(out)),
+        ('it is the mean', lambda g, out, p, p_g: (g*out).mean(1, keepdim=True)),
+        ('p.g was summed, and only that of one slice', lambda g, out, p, p_g: rows(p_g)),
+            ('p.g was averaged, and only that of one slice', lambda g, out, p, p_g: p_g.mean(1, keepdim=True)),
+            ('it runs over the queries too', lambda g, out, p, p_g: (g*out).sum()),
+            ('it runs over the queries', lambda g, out, p, p_g: (g*out).sum(0).mean()))],
     ('sign', 'D is taken off, not added', in_slices(D=lambda g, out, p, p_g: -rows(g*out))),
     ('missing', 'in s.g p is missing in front: p ⊙ (p.g − D)', in_slices(front=lambda p: 1.)),
     ('sign', 'the exponent is the wrong way round: the weights are e^(s − lse)', in_slices(weights=lambda s, lse: (lse - s).exp())),

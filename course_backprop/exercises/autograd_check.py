@@ -88,6 +88,7 @@ def difference(ends, divide, restore=True): # functions of (f, x, eps) and of ep
         return x.new_tensor(found).view(x.shape)
     return attempt
 
+# %% ../../nbs/exercises/autograd_check.ipynb #128d7f00
 def moved(f, z, k, by): # the value of f with entry k moved
     z = z.clone()
     z.view(-1)[k] += by
@@ -110,6 +111,7 @@ def shares(divide): # function of eps and an entry
         return torch.stack([(moved(f, x, k, eps*z[k]) - moved(f, x, k, -eps*z[k]))/(divide(eps, z[k]) + 0*z[k]) for k in range(len(z))]).view(x.shape)
     return attempt
 
+# %% ../../nbs/exercises/autograd_check.ipynb #8db294d5
 def keeps_moving(f, x, eps):
     d, found = torch.zeros_like(x), []
     for k in range(x.numel()):
@@ -126,25 +128,35 @@ TASKS += [Exercise('central_difference', 'central_difference(f, x, eps)', differ
     suspects=[
     ('swapped', 'this is the one-sided difference: its error shrinks only like `eps`, that of the two-sided one like `eps²`', difference(lambda f, z, k, e: moved(f, z, k, e) - f(z).item(), lambda e: e)),
     ('swapped', 'this is the one-sided difference: its error shrinks only like `eps`, that of the two-sided one like `eps²`', difference(lambda f, z, k, e: f(z).item() - moved(f, z, k, -e), lambda e: e)),
-    ('swapped', 'this is half of a one-sided difference: from `x` + eps a step of eps leads back to `x` itself, and not beyond it', difference(lambda f, z, k, e: moved(f, z, k, e) - f(z).item(), lambda e: 2*e)),
-    *(('swapped', 'all entries were moved at once, and what that makes is in every entry; each has a slope of its own: move one at a time', lambda f, x, eps, c=c: c(x)*(f(x + eps) - f(x - eps))/(2*eps)) for c in (torch.ones_like, lambda x: torch.ones_like(x)/x.numel(), lambda x: 1.)),
+    ('swapped', 'this is half of a one-sided difference: from `x` + eps a step of eps leads back to `x` itself, and not beyond it',
+        difference(lambda f, z, k, e: moved(f, z, k, e) - f(z).item(), lambda e: 2*e)),
+    *(('swapped', 'all entries were moved at once, and what that makes is in every entry; each has a slope of its own: move one at a time',
+        lambda f, x, eps, c=c: c(x)*(f(x + eps) - f(x - eps))/(2*eps)) for c in (torch.ones_like, lambda x: torch.ones_like(x)/x.numel(), lambda x: 1.)),
     ('swapped', 'a whole row of `x` was moved at once: `len(x)` counts rows, and `x[k]` is one. Each entry has a slope of its own', by_rows),
     *(('swapped', 'this measures how the slope changes, the second derivative; the slope itself is the difference of f at the two ends, divided by their distance', difference(lambda f, z, k, e: moved(f, z, k, e) - 2*f(z).item() + moved(f, z, k, -e), by)) for by in (lambda e: e*e, lambda e: 2*e, lambda e: 4*e*e, lambda e: e)),
-    *(('swapped', 'the step is `eps`, as large as it is given: a step of your own gives another number wherever f is curved', lambda f, x, eps, e=10.**-e: difference(both, lambda e: 2*e)(f, x, e)) for e in range(1, 9)),
+    *(('swapped', 'the step is `eps`, as large as it is given: a step of your own gives another number wherever f is curved',
+        lambda f, x, eps, e=10.**-e: difference(both, lambda e: 2*e)(f, x, e)) for e in range(1, 9)),
     *(('swapped', 'the step is `eps` itself, not a share of the entry', shares(by)) for by in (lambda e, z: 2*e, lambda e, z: 2*e*z)),
-    *(('missing', 'the difference of f is divided by how far the two ends are from each other, 2·`eps`, and by nothing else', difference(both, by)) for by in (lambda e: 1., lambda e: 2., lambda e: 2*e*e, lambda e: 4*e*e, lambda e: e*e)),
-    ('swapped', 'the values of f at the two ends are subtracted, not added', difference(lambda f, z, k, e: moved(f, z, k, e) + moved(f, z, k, -e), lambda e: 2*e)),
-    ('swapped', 'f was asked at places where all other entries are 0; they are to stay what they are in `x`', difference(lambda f, z, k, e: moved(f, 0*z, k, e) - moved(f, 0*z, k, -e), lambda e: 2*e)),
-    *(('missing', 'the value of f at one end alone says nothing of a slope: subtract the other one', difference(lambda f, z, k, e: moved(f, z, k, e), by)) for by in (lambda e: 2*e, lambda e: e)),
+    *(('missing', 'the difference of f is divided by how far the two ends are from each other, 2·`eps`, and by nothing else',
+        difference(both, by)) for by in (lambda e: 1., lambda e: 2., lambda e: 2*e*e, lambda e: 4*e*e, lambda e: e*e)),
+    ('swapped', 'the values of f at the two ends are subtracted, not added',
+        difference(lambda f, z, k, e: moved(f, z, k, e) + moved(f, z, k, -e), lambda e: 2*e)),
+    ('swapped', 'f was asked at places where all other entries are 0; they are to stay what they are in `x`',
+        difference(lambda f, z, k, e: moved(f, 0*z, k, e) - moved(f, 0*z, k, -e), lambda e: 2*e)),
+    *(('missing', 'the value of f at one end alone says nothing of a slope: subtract the other one',
+        difference(lambda f, z, k, e: moved(f, z, k, e), by)) for by in (lambda e: 2*e, lambda e: e)),
     ('stale', 'an entry has to be put back before the next one is moved', keeps_moving)])]
 
 # %% ../../nbs/exercises/autograd_check.ipynb #f4e8741b
 TASKS += [Question('find_the_bug', 6,
     'The gate was set by the gradient that arrives, `l2.g > 0`. It is open where what went in, `l1`, is positive. The three wrong gradients need what comes through it, `w2.g` and `b2.g` don\'t.',
     {line: f'Line {line} does what it should: {says}.' for line, says in
-     {2: 'the gradient of the loss has its 2 and its 1/n. And were it wrong, all five would be', 3: 'the upstream gradient, back through `w2`. A good guess, as a mistake in it would spoil just these three. So would one in another line',
-      4: '`l2` is what went into linear 2, and `w2.g` is right', 5: 'the sum over the samples, and `b2.g` is right', 7: 'the gradient behind the gate, back through `w1`. It makes `inp.g` alone, and three are wrong',
-      8: 'what went into linear 1, and the gradient behind the gate. It makes `w1.g` alone, and three are wrong', 9: 'the sum over the samples, of the gradient behind the gate. It makes `b1.g` alone, and three are wrong'}.items()},
+     {2: 'the gradient of the loss has its 2 and its 1/n. And were it wrong, all five would be',
+         3: 'the upstream gradient, back through `w2`. A good guess, as a mistake in it would spoil just these three. So would one in another line',
+      4: '`l2` is what went into linear 2, and `w2.g` is right', 5: 'the sum over the samples, and `b2.g` is right',
+          7: 'the gradient behind the gate, back through `w1`. It makes `inp.g` alone, and three are wrong',
+      8: 'what went into linear 1, and the gradient behind the gate. It makes `w1.g` alone, and three are wrong',
+          9: 'the sum over the samples, of the gradient behind the gate. It makes `b1.g` alone, and three are wrong'}.items()},
     'It is one line, between 2 and 9, counted as the cell shows them.',
     ('Which of the gradients are wrong? `check_grads` names them.',
      '`inp.g`, `w1.g` and `b1.g` are wrong, the other two are right. Lines 7, 8 and 9 make one of the three each. What do all three need, and the two not?',
@@ -168,6 +180,7 @@ def gap_cases():
         for said, f in (('x²', lambda x, c=c: (c*x*x).sum()), ('exp', lambda x, c=c: (c*x).sum().exp())):
             yield case(said, f, x, true_grads(f, x)[0] + off, d, 1e-3)
 
+# %% ../../nbs/exercises/autograd_check.ipynb #e63c40bd
 TASKS += [Exercise('gap_along', 'gap_along(f, x, g, d, eps)', gap_cases, run=number, asks='a number', tol=1e-6, right=gap,
     meaning='Two runs of f, whatever the number of entries. A wrong gradient would have to be wrong at a right angle to a random direction to get through.',
     hints=('On paper: f(x) = x₁ + 10·x₂, and d = (1, 2). By how much does f grow if you walk from x to x + 0.1·d? What do you get per 0.1, and how is it made from the gradient (1, 10) and d?',
@@ -176,24 +189,37 @@ TASKS += [Exercise('gap_along', 'gap_along(f, x, g, d, eps)', gap_cases, run=num
     suspects=[
     ('swapped', 'this is the one-sided difference; walk from `x` both ways', lambda f, x, g, d, eps: (f(x + eps*d) - f(x))/eps - (g*d).sum()),
     ('swapped', 'this is the one-sided difference; walk from `x` both ways', lambda f, x, g, d, eps: (f(x) - f(x - eps*d))/eps - (g*d).sum()),
-    *(('missing', f'this is what is {what}; the gap is what is measured less what `g` promises', h) for what, h in (('measured', measured), ('promised', lambda f, x, g, d, eps: (g*d).sum()))),
+    *(('missing', f'this is what is {what}; the gap is what is measured less what `g` promises', h) for what,
+        h in (('measured', measured), ('promised', lambda f, x, g, d, eps: (g*d).sum()))),
     ('swapped', 'this walks all of `d`; walk from `x` along `d`, by `eps` times it', lambda f, x, g, d, eps: (f(x + d) - f(x - d))/2 - (g*d).sum()),
     ('swapped', 'this is by how much f grows on a short walk, less what is promised for it; walk both ways, and take the slope: divide by how far the ends are apart', lambda f, x, g, d, eps: f(x + eps*d) - f(x) - eps*(g*d).sum()),
     ('sign', 'a gap has a sign: what is measured less what is promised, and no size of it', lambda *z: gap(*z).abs()),
-    ('swapped', 'what `g` promises is the sum of its entries, each times how far that entry moves: the product of two lengths doesn\'t know their directions', lambda f, x, g, d, eps: measured(f, x, g, d, eps) - g.norm()*d.norm()),
-    *(('swapped', 'what is promised is each entry of `g` times that of `d`, and then the sum of these products', lambda f, x, g, d, eps, p=p: measured(f, x, g, d, eps) - p(g, d)) for p in (
-        lambda g, d: (g*d).mean(), lambda g, d: g.sum()*d.sum(), lambda g, d: g.sum(), lambda g, d: g.mean(), lambda g, d: g.norm(), lambda g, d: d.sum(), lambda g, d: (g*d).abs().sum(), lambda g, d: (g + d).sum(), lambda g, d: (g*d).max(), lambda g, d: g.norm()**2)),
-    *(('swapped', 'the slope that is measured is one number: first add up what is promised, then take the difference, once', lambda f, x, g, d, eps, c=c: c(measured(f, x, g, d, eps) - g*d)) for c in (torch.sum, torch.mean)),
+    ('swapped', 'what `g` promises is the sum of its entries, each times how far that entry moves: the product of two lengths doesn\'t know their directions',
+        lambda f, x, g, d, eps: measured(f, x, g, d, eps) - g.norm()*d.norm()),
+    *(('swapped', 'what is promised is each entry of `g` times that of `d`, and then the sum of these products',
+        lambda f, x, g, d, eps, p=p: measured(f, x, g, d, eps) - p(g, d)) for p in (
+        lambda g, d: (g*d).mean(), lambda g, d: g.sum()*d.sum(), lambda g, d: g.sum(), lambda g, d: g.mean(), lambda g, d: g.norm(), lambda g, d: d.sum(),
+            lambda g, d: (g*d).abs().sum(), lambda g, d: (g + d).sum(), lambda g, d: (g*d).max(), lambda g, d: g.norm()**2)),
+    *(('swapped', 'the slope that is measured is one number: first add up what is promised, then take the difference, once',
+        lambda f, x, g, d, eps, c=c: c(measured(f, x, g, d, eps) - g*d)) for c in (torch.sum, torch.mean)),
     *(('swapped', '`d` is taken as long as it is: here it was made to have length 1', h) for h in (
-        lambda f, x, g, d, eps: gap(f, x, g, d/d.norm(), eps), lambda f, x, g, d, eps: measured(f, x, g, d/d.norm(), eps) - (g*d).sum(), lambda f, x, g, d, eps: measured(f, x, g, d, eps) - (g*d).sum()/d.norm(),
+        lambda f, x, g, d, eps: gap(f, x, g, d/d.norm(), eps), lambda f, x, g, d, eps: measured(f, x, g, d/d.norm(), eps) - (g*d).sum(),
+            lambda f, x, g, d, eps: measured(f, x, g, d, eps) - (g*d).sum()/d.norm(),
         lambda f, x, g, d, eps: gap(f, x, g, d, eps)/d.norm())),
-    ('swapped', '`d` is taken as long as it is: here it was made to have length 1. And what is promised along it is the sum of g·d, not that of g·g', lambda f, x, g, d, eps: measured(f, x, g, d/d.norm(), eps) - (g*g).sum()),
-    *(('swapped', 'the gap is a difference; here it was divided by the slope', lambda f, x, g, d, eps, by=by: gap(f, x, g, d, eps)/by(f, x, g, d, eps)) for by in (lambda f, x, g, d, eps: (g*d).sum(), lambda *z: measured(*z))),
-    *(('factor', 'the two ends are 2·`eps` apart along `d`: the difference of f is divided by that, and what is promised by nothing', lambda f, x, g, d, eps, a=a, b=b: a(eps)*measured(f, x, g, d, eps) - b(eps)*(g*d).sum()) for a, b in (
-        (lambda e: 2., lambda e: 1.), (lambda e: 2*e, lambda e: 1.), (lambda e: 2*e, lambda e: e), (lambda e: e, lambda e: 1.), (lambda e: 1., lambda e: e), (lambda e: 1., lambda e: 2*e), (lambda e: .5, lambda e: 1.))),
-    *(('swapped', f'{what}; walk from `x` along `d`, by `eps` times it', lambda f, x, g, d, eps, s=s: (f(x + s(g, d, eps)) - f(x - s(g, d, eps)))/(2*eps) - (g*d).sum()) for what, s in (
-        ('this walks along `g`', lambda g, d, eps: eps*g), ('every entry was moved by the same', lambda g, d, eps: eps), ('this walks all of `d`', lambda g, d, eps: d))),
-    ('swapped', 'the sum of the squares of `g` is what a step along `g` itself promises; here the step is `d`', lambda f, x, g, d, eps: (f(x + eps*d) - f(x - eps*d))/(2*eps) - (g*g).sum())])]
+    ('swapped', '`d` is taken as long as it is: here it was made to have length 1. And what is promised along it is the sum of g·d, not that of g·g',
+        lambda f, x, g, d, eps: measured(f, x, g, d/d.norm(), eps) - (g*g).sum()),
+    *(('swapped', 'the gap is a difference; here it was divided by the slope',
+        lambda f, x, g, d, eps, by=by: gap(f, x, g, d, eps)/by(f, x, g, d, eps)) for by in (lambda f, x, g, d, eps: (g*d).sum(), lambda *z: measured(*z))),
+    *(('factor', 'the two ends are 2·`eps` apart along `d`: the difference of f is divided by that, and what is promised by nothing',
+        lambda f, x, g, d, eps, a=a, b=b: a(eps)*measured(f, x, g, d, eps) - b(eps)*(g*d).sum()) for a, b in (
+        (lambda e: 2., lambda e: 1.), (lambda e: 2*e, lambda e: 1.), (lambda e: 2*e, lambda e: e), (lambda e: e, lambda e: 1.), (lambda e: 1., lambda e: e),
+            (lambda e: 1., lambda e: 2*e), (lambda e: .5, lambda e: 1.))),
+    *(('swapped', f'{what}; walk from `x` along `d`, by `eps` times it',
+        lambda f, x, g, d, eps, s=s: (f(x + s(g, d, eps)) - f(x - s(g, d, eps)))/(2*eps) - (g*d).sum()) for what, s in (
+        ('this walks along `g`', lambda g, d, eps: eps*g), ('every entry was moved by the same', lambda g, d, eps: eps),
+            ('this walks all of `d`', lambda g, d, eps: d))),
+    ('swapped', 'the sum of the squares of `g` is what a step along `g` itself promises; here the step is `d`',
+        lambda f, x, g, d, eps: (f(x + eps*d) - f(x - eps*d))/(2*eps) - (g*g).sum())])]
 
 # %% ../../nbs/exercises/autograd_check.ipynb #141007c6
 def memory_cases():
@@ -215,6 +241,7 @@ def run_pass(attempt, args, names):
     if isinstance(got['result'], numbers.Real): got['result'] = torch.tensor(float(got['result']), dtype=args['inp'].dtype)
     return got
 
+# %% ../../nbs/exercises/autograd_check.ipynb #931feb4c
 def both_passes(inp, targ, w1, b1, w2, b2):
     t = inp @ w1 + b1
     v = t.clamp(min=0)

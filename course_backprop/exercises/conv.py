@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'R', 'SIZES', 'PLACE', 'POOLS', 'conv1d', 'line_cases', 'by_place', 'but_w', 'but_x', 'conv2d',
            'image_cases', 'bias_cases', 'sets_b', 'conv_grad', 'spread', 'image_suspects', 'sets_image', 'mirrored',
-           'turned', 'by_entry', 'as_image', 'overlaps_averaged', 'corner', 'max_pool', 'avg_pool', 'pool_cases',
-           'first', 'tops', 'pool_grad', 'avg_grad', 'by_window', 'in_corner', 'over_image', 'pool_suspects',
-           'conv_transpose', 'transposed_grad']
+           'rows_first', 'turned', 'by_entry', 'as_image', 'overlaps_averaged', 'corner', 'max_pool', 'avg_pool',
+           'pool_cases', 'first', 'tops', 'pool_grad', 'avg_grad', 'by_window', 'in_corner', 'over_image',
+           'pool_suspects', 'conv_transpose', 'transposed_grad']
 
 # %% ../../nbs/exercises/conv.ipynb #c14f0002
 from functools import partial
@@ -62,9 +62,11 @@ Question('conv_parameters', 208, '25 weights and a bias, eight times.',
     'A filter has 5·5·1 weights and one bias.',
     ('How many weights has one filter, and how many biases?', '25 and 1. How many filters are there?', '8*(25 + 1)')),
 Question('linear_as_many', 93, 'Each hidden unit has a weight for every pixel, and there are nine for ten digits.',
-    {98: 'That is what lesson 12 reached with 200 hidden units and 159,010 parameters.', 80: 'Nine units are few, but each has a weight for every pixel: nearly a pattern for each digit.'},
+    {98: 'That is what lesson 12 reached with 200 hidden units and 159,010 parameters.',
+        80: 'Nine units are few, but each has a weight for every pixel: nearly a pattern for each digit.'},
     'It is one of 80, 93 and 98.',
-    ('Lesson 12\'s network, with 159,010 parameters, reads 98.', 'With a 22nd of its parameters it is less. But nine hidden units are nearly one for each digit.', '93')),
+    ('Lesson 12\'s network, with 159,010 parameters, reads 98.',
+        'With a 22nd of its parameters it is less. But nine hidden units are nearly one for each digit.', '93')),
 Question('refused_by_that_check', 0, 'With these inputs the three mistakes change nothing.',
     {1: 'Try each: at a stride of 1, what does it matter that the stride is ignored? Do its pools overlap? Is its stride another number than its window?', 2: 'Try each: at a stride of 1, what does it matter that the stride is ignored? Do its pools overlap? Is its stride another number than its window?', 3: 'So it should be. But at a stride of 1, what does it matter that the stride is ignored?'},
     'Ask of each mistake: for which numbers in the table would it change anything?',
@@ -91,6 +93,7 @@ def by_place(x=lambda g, w, part: g[:, None]*w, w=lambda g, part: g @ part, add=
         inp.g, weights.g = x_g, w_g
     return attempt
 
+# %% ../../nbs/exercises/conv.ipynb #26761693
 def but_w(f): # function of the input, of what arrives, and of w if it takes it
     def attempt(inp, out, w):
         by_place()(inp, out, w)
@@ -103,28 +106,37 @@ def but_x(f): # function of what arrives, w, and the length of a row
         inp.g = f(out.g, w, inp.shape[1])
     return attempt
 
+# %% ../../nbs/exercises/conv.ipynb #f10e8c46
 TASKS += [Exercise('conv1d_grad', 'conv1d_grad(inp, out, w)', line_cases, right=by_place(),
     meaning='Each weight adds up over places and samples; each number of the input over the windows that it lies in.',
     hints=('Go from place to place. What does place p give to the weights, and what to the numbers in its window?',
            'On paper: x = (2, 5, 1), w = (1, −1), and (1, 10) arrives. w₁.g = 1·2 + 10·5, w₂.g = 1·5 + 10·1; x.g = (1·1, 1·(−1) + 10·1, 10·(−1)).',
            'Start with zeros. For each place p, with g = `out.g[:, p]` and k = `len(w)`: `inp_g[:, p:p+k] += g[:, None]*w`, `w_g += g @ inp[:, p:p+k]`'),
     suspects=[
-    ('swapped', 'in a loop over places the weights go back as they are; they are turned round only where the way back is written as a convolution', by_place(x=lambda g, w, part: g[:, None]*w.flip(0))),
+    ('swapped', 'the weights are the wrong way round: in a loop over places they go back as they are; in a convolution of `out.g` they are turned, `w.flip(0)`',
+        by_place(x=lambda g, w, part: g[:, None]*w.flip(0))),
     ('missing', 'where windows overlap, what they give back has to be added', by_place(add=False)),
     ('swapped', 'the entries of w.g are in reverse order', by_place(w=lambda g, part: (g @ part).flip(0))),
     ('mean-for-sum', 'the weights are used in every sample, and what comes back from all of them is summed, not averaged', by_place(w=lambda g, part: g @ part/len(g))),
     ('no-upstream', 'what arrives is missing in w.g: each x is multiplied with the gradient at its place', by_place(w=lambda g, part: part.sum(0))),
     ('swapped', 'samples are mixed in inp.g: each gets what arrives at its own places', by_place(x=lambda g, w, part: (g.sum()*w).expand_as(part))),
-    ('missing', 'in w.g only the first sample counts; the weights are used in all of them, and what comes back is summed', by_place(w=lambda g, part: g[0]*part[0])),
+    ('missing', 'in w.g only the first sample counts; the weights are used in all of them, and what comes back is summed',
+        by_place(w=lambda g, part: g[0]*part[0])),
     ('missing', 'in w.g the window stands still: at place p it holds the numbers from p on', by_place(part=lambda inp, at: inp[:, :at.stop - at.start])),
-    ('swapped', 'in w.g the sums were multiplied. Each number is multiplied with the gradient at its own place first, and these products are summed', by_place(w=lambda g, part: g.sum()*part.sum(0))),
-    *[('swapped', 'in w.g all of a row was summed before it was multiplied: weight j meets only the numbers j places on from each place, `inp[:, j:j+P]`', but_w(f)) for f in (lambda x, g: (x.sum(1)*g.sum(1)).sum(), lambda x, g: x.sum()*g.sum())],
-    ('swapped', 'inp.g is made of inp, where the weights belong: in a product each gets what arrives times the *other* one', by_place(x=lambda g, w, part: g[:, None]*part)),
-    *[('swapped', 'w.g is made of w, where the input belongs: in a product each gets what arrives times the *other* one', but_w(lambda x, g, w, f=f: f(g)*w)) for f in (torch.sum, torch.mean)],
+    ('swapped', 'in w.g the sums were multiplied. Each number is multiplied with the gradient at its own place first, and these products are summed',
+        by_place(w=lambda g, part: g.sum()*part.sum(0))),
+    *[('swapped', 'in w.g all of a row was summed before it was multiplied: weight j meets only the numbers j places on from each place, `inp[:, j:j+P]`',
+        but_w(f)) for f in (lambda x, g: (x.sum(1)*g.sum(1)).sum(), lambda x, g: x.sum()*g.sum())],
+    ('swapped', 'inp.g is made of inp, where the weights belong: in a product each gets what arrives times the *other* one',
+        by_place(x=lambda g, w, part: g[:, None]*part)),
+    *[('swapped', 'w.g is made of w, where the input belongs: in a product each gets what arrives times the *other* one',
+        but_w(lambda x, g, w, f=f: f(g)*w)) for f in (torch.sum, torch.mean)],
     ('missing', 'places were left out: the window moves on by 1, not by its length', by_place(places=lambda P, k: range(0, P, k))),
     ('missing', 'the last place was left out', by_place(places=lambda P, k: range(P - 1))),
-    *[('missing', 'at each place only one number got something; all k numbers in the window were used there, each with its weight', but_x(lambda g, w, W, of=of: F.pad(g*of(w), (0, len(w) - 1)))) for of in (torch.sum, lambda w: w[0])],
-    ('swapped', 'the windows were taken forwards in out.g, from number i on. Number i lies in the windows that *begin* at i − k + 1 to i', but_x(lambda g, w, W: conv1d(F.pad(g, (0, 2*len(w) - 2)), w))),
+    *[('missing', 'at each place only one number got something; all k numbers in the window were used there, each with its weight',
+        but_x(lambda g, w, W, of=of: F.pad(g*of(w), (0, len(w) - 1)))) for of in (torch.sum, lambda w: w[0])],
+    ('swapped', 'the windows were taken forwards in out.g, from number i on. Number i lies in the windows that *begin* at i − k + 1 to i',
+        but_x(lambda g, w, W: conv1d(F.pad(g, (0, 2*len(w) - 2)), w))),
     ])]
 
 # %% ../../nbs/exercises/conv.ipynb #c14f0009
@@ -150,6 +162,7 @@ def sets_b(f):
     def attempt(out, b): b.g = f(out.g)
     return attempt
 
+# %% ../../nbs/exercises/conv.ipynb #380da576
 TASKS += [Exercise('conv2d_bias_grad', 'conv2d_bias_grad(out, b)', bias_cases, right=sets_b(lambda g: g.sum((0, 2, 3))),
     meaning='Stretched over samples and places, so summed over both: lesson 11\'s rule for broadcasting.',
     hints=('In how many places of `out` was each bias added?', 'In n·P·Q of them, in all samples at every place. One is left: that of the filter.', '`b.g = out.g.sum((0, 2, 3))`'),
@@ -157,16 +170,20 @@ TASKS += [Exercise('conv2d_bias_grad', 'conv2d_bias_grad(out, b)', bias_cases, r
     ('mean-for-sum', 'the bias is added once at every place, and what comes back from all places is summed, not averaged', sets_b(lambda g: g.mean((2, 3)).sum(0))),
     ('mean-for-sum', 'the bias is added in every sample and at every place, and what comes back is summed, not averaged', sets_b(lambda g: g.mean((0, 2, 3)))),
     *[('shape', 'a reshape cuts the numbers up in the order of memory: samples, then filters, then places. These parts mix the filters: bring the filters to the front first, or sum over dimensions 0, 2 and 3', sets_b(f))
-      for f in (lambda g: g.reshape(g.shape[1], -1).sum(1), lambda g: g.reshape(-1, g.shape[1]).sum(0), lambda g: g.sum(0).reshape(-1, g.shape[1]).sum(0), lambda g: g.reshape(len(g), -1, g.shape[1]).sum((0, 1)))],
-    *[('missing', 'every filter got the sum over all filters; each gets its own alone', sets_b(lambda g, by=by: g.sum().expand(g.shape[1])/by(g))) for by in (lambda g: 1, lambda g: g.shape[1], lambda g: g.numel()/g.shape[1], torch.numel)],
+      for f in (lambda g: g.reshape(g.shape[1], -1).sum(1), lambda g: g.reshape(-1, g.shape[1]).sum(0), lambda g: g.sum(0).reshape(-1, g.shape[1]).sum(0),
+          lambda g: g.reshape(len(g), -1, g.shape[1]).sum((0, 1)))],
+    *[('missing', 'every filter got the sum over all filters; each gets its own alone',
+        sets_b(lambda g, by=by: g.sum().expand(g.shape[1])/by(g))) for by in (lambda g: 1, lambda g: g.shape[1], lambda g: g.numel()/g.shape[1], torch.numel)],
     ('missing', 'only one row of places counts; the bias is added at all of them', sets_b(lambda g: g[:, :, 0].sum((0, 2)))),
     ('missing', 'only one column of places counts; the bias is added at all of them', sets_b(lambda g: g[:, :, :, 0].sum((0, 2)))),
     ('swapped', 'the largest of what arrives was taken; the bias is added everywhere, and what comes back is summed', sets_b(lambda g: g.amax((0, 2, 3)))),
-    ('swapped', 'filter j got what arrives in sample j; filters are dimension 1, and samples are summed', sets_b(lambda g: g.sum((1, 2, 3))[torch.arange(g.shape[1]) % len(g)])),
+    ('swapped', 'filter j got what arrives in sample j; filters are dimension 1, and samples are summed',
+        sets_b(lambda g: g.sum((1, 2, 3))[torch.arange(g.shape[1]) % len(g)])),
     ])]
 
 # %% ../../nbs/exercises/conv.ipynb #c14f0010
-def conv_grad(x=lambda g, w: torch.einsum('no,ochw->nchw', g, w), w=lambda g, part: torch.einsum('no,nchw->ochw', g, part), step=lambda s: s, add=True, which='inp', rows=lambda P, s: range(P), columns=lambda Q, s: range(Q), arrives=lambda g: g):
+def conv_grad(x=lambda g, w: torch.einsum('no,ochw->nchw', g, w), w=lambda g, part: torch.einsum('no,nchw->ochw', g, part), step=lambda s: s, add=True,
+    which='inp', rows=lambda P, s: range(P), columns=lambda Q, s: range(Q), arrives=lambda g: g):
     "A gradient function; its arguments make it a wrong one"
     def attempt(inp, out, weights, stride):
         x_g, w_g, (h, wide), s = torch.zeros_like(inp), torch.zeros_like(weights), weights.shape[2:], step(stride)
@@ -181,13 +198,17 @@ def conv_grad(x=lambda g, w: torch.einsum('no,ochw->nchw', g, w), w=lambda g, pa
 
 def spread(t, like): return t.sum((2, 3), keepdim=True).expand_as(like)     # the sum over places, at each of them
 
+# %% ../../nbs/exercises/conv.ipynb #f43da1d4
 def image_suspects(which): # what both gradients can go wrong in
     make = partial(conv_grad, which=which)
     return [
-    *[('missing', 'the last row, or the last column, of places is left out: there are as many windows as places in out', make(rows=lambda P, s, r=r: range(P - r), columns=lambda Q, s, c=c: range(Q - c))) for r, c in ((1, 1), (1, 0), (0, 1))],
-    *[('missing', 'places are skipped: `out` has one place for each window, so p and q count all of them. The stride is for the pixels', make(rows=lambda P, s: range(0, P, s), columns=lambda Q, s: range(0, Q, s), step=step)) for step in (lambda s: 1, lambda s: s)],
+    *[('missing', 'the last row, or the last column, of places is left out: there are as many windows as places in out',
+        make(rows=lambda P, s, r=r: range(P - r), columns=lambda Q, s, c=c: range(Q - c))) for r, c in ((1, 1), (1, 0), (0, 1))],
+    *[('missing', 'places are skipped: `out` has one place for each window, so p and q count all of them. The stride is for the pixels',
+        make(rows=lambda P, s: range(0, P, s), columns=lambda Q, s: range(0, Q, s), step=step)) for step in (lambda s: 1, lambda s: s)],
     ('missing', 'only the first place counts', make(rows=lambda P, s: range(1), columns=lambda Q, s: range(1))),
-    *[('swapped', 'what arrives was put together over all places first; each window belongs to what arrives at its own place', make(arrives=lambda g, by=by: spread(g, g)/by(g))) for by in (lambda g: 1, lambda g: g[0, 0].numel())],
+    *[('swapped', 'what arrives was put together over all places first; each window belongs to what arrives at its own place',
+        make(arrives=lambda g, by=by: spread(g, g)/by(g))) for by in (lambda g: 1, lambda g: g[0, 0].numel())],
     ]
 
 def sets_image(which, f, base=None): # 'inp' or 'w'; function of inp, out, w and the stride; an attempt that comes first
@@ -197,6 +218,13 @@ def sets_image(which, f, base=None): # 'inp' or 'w'; function of inp, out, w and
     return attempt
 
 def mirrored(w): return w.flip(2, 3)
+
+# %% ../../nbs/exercises/conv.ipynb #bf481054
+def rows_first(inp, out, w, s): # what arrives, `s` apart, with zeros around it: those for the rows beside the columns
+    (h, v), spread = w.shape[2:], torch.zeros_like(inp[:, :1, :inp.shape[2] - w.shape[2] + 1, :inp.shape[3] - w.shape[3] + 1]).repeat(1, len(w), 1, 1)
+    spread[:, :, ::s, ::s] = out.g
+    return F.pad(spread, (h - 1, h - 1, v - 1, v - 1))
+
 def turned(x): return x.transpose(0, 1)
 
 def by_entry(small, image, w, s, start=lambda i, s: i, step=lambda s: s): # what has P×Q places; the image that the windows are cut from
@@ -211,6 +239,7 @@ def as_image(dilation=lambda s: 1, stride=lambda s: 1):
     "w.g as a convolution of the image with what arrives"
     return sets_image('w', lambda inp, out, w, s: turned(F.conv2d(turned(inp), turned(out.g), stride=stride(s), dilation=dilation(s))))
 
+# %% ../../nbs/exercises/conv.ipynb #37b0fe0f
 def overlaps_averaged(inp, out, w, stride):
     conv_grad()(inp, out, w, stride)
     total = inp.g
@@ -219,6 +248,7 @@ def overlaps_averaged(inp, out, w, stride):
 
 def corner(t, w): return F.pad(t[:, :, None, None], (0, w.shape[3] - 1, 0, w.shape[2] - 1))
 
+# %% ../../nbs/exercises/conv.ipynb #10ac7770
 PLACE = 'Take one place, with `h, wide = w.shape[2:]`: `g = out.g[:, :, p, q]` is (n,o), the window `inp[:, :, p*stride:p*stride+h, q*stride:q*stride+wide]` is (n,c,h,wide). There it is a linear layer.'
 TASKS += [
 Exercise('conv2d_weight_grad', 'conv2d_weight_grad(inp, out, w, stride)', image_cases(conv2d, 'w'), right=conv_grad(which='w'),
@@ -231,15 +261,22 @@ Exercise('conv2d_weight_grad', 'conv2d_weight_grad(inp, out, w, stride)', image_
     ('swapped', 'the filters are turned by 180°; w.g is not turned', conv_grad(w=lambda g, part: torch.einsum('no,nchw->ochw', g, part.flip(2, 3)), which='w')),
     ('mean-for-sum', 'the filters are used in every sample, and what comes back is summed, not averaged', conv_grad(w=lambda g, part: torch.einsum('no,nchw->ochw', g, part)/len(g), which='w')),
     ('no-upstream', 'what arrives is missing: each window is multiplied with the gradient at its place', conv_grad(w=lambda g, part: part.sum(0).expand(g.shape[1], -1, -1, -1), which='w')),
-    *[('swapped', 'each filter has a gradient of its own; here all get the same, made of the gradients of all', conv_grad(w=lambda g, part, by=by: torch.einsum('no,nchw->chw', g, part).expand(g.shape[1], -1, -1, -1)/by(g), which='w')) for by in (lambda g: 1, lambda g: g.shape[1])],
+    *[('swapped', 'each filter has a gradient of its own; here all get the same, made of the gradients of all',
+        conv_grad(w=lambda g, part, by=by: torch.einsum('no,nchw->chw', g, part).expand(g.shape[1], -1, -1, -1)/by(g), which='w')) for by in (lambda g: 1,
+        lambda g: g.shape[1])],
     *image_suspects('w'),
-    *[('swapped', 'sums were multiplied, where products are to be summed: at each place of each sample what arrives is multiplied with the window there', conv_grad(w=f, which='w')) for f in
+    *[('swapped', 'sums were multiplied, where products are to be summed: at each place of each sample what arrives is multiplied with the window there',
+        conv_grad(w=f, which='w')) for f in
       (lambda g, part: g.sum(0)[:, None, None, None]*part.sum(0), lambda g, part: (g.mean(0)[:, None, None, None]*part.sum(0)))],
-    *[('swapped', 'sums over the places were multiplied, where products are to be summed: at each place what arrives is multiplied with the window there', sets_image('w', f)) for f in
-      (lambda inp, out, w, s: torch.einsum('nopq,nchw->oc', out.g, inp)[:, :, None, None].expand_as(w), lambda inp, out, w, s: torch.einsum('nopq,mchw->oc', out.g, inp)[:, :, None, None].expand_as(w))],
-    ('missing', 'only the first sample counts; the filters are used in all of them, and what comes back is summed', conv_grad(w=lambda g, part: g[0][:, None, None, None]*part[0], which='w')),
+    *[('swapped', 'sums over the places were multiplied, where products are to be summed: at each place what arrives is multiplied with the window there',
+        sets_image('w', f)) for f in
+      (lambda inp, out, w, s: torch.einsum('nopq,nchw->oc', out.g, inp)[:, :, None, None].expand_as(w),
+          lambda inp, out, w, s: torch.einsum('nopq,mchw->oc', out.g, inp)[:, :, None, None].expand_as(w))],
+    ('missing', 'only the first sample counts; the filters are used in all of them, and what comes back is summed',
+        conv_grad(w=lambda g, part: g[0][:, None, None, None]*part[0], which='w')),
     ('swapped', 'the stride was multiplied with the entries of the window. Entry (i, j) meets the pixels i + stride·p, j + stride·q: it is the places that lie `stride` apart', sets_image('w', lambda inp, out, w, s: by_entry(out.g, inp, w, s, start=lambda i, s: i*s, step=lambda s: 1))),
-    ('swapped', 'the stride was multiplied with the entries of the window as well: entry (i, j) meets the pixels i + stride·p, j + stride·q', sets_image('w', lambda inp, out, w, s: by_entry(out.g, inp, w, s, start=lambda i, s: i*s))),
+    ('swapped', 'the stride was multiplied with the entries of the window as well: entry (i, j) meets the pixels i + stride·p, j + stride·q',
+        sets_image('w', lambda inp, out, w, s: by_entry(out.g, inp, w, s, start=lambda i, s: i*s))),
     *[('shape', 'written as a convolution of the image with what arrives, the numbers of `out.g` lie `stride` pixels apart (`dilation=stride`), and what comes out is cut to the height and width of `w`', f) for f in (as_image(), as_image(stride=lambda s: s), as_image(dilation=lambda s: s))],
     ]),
 Exercise('conv2d_input_grad', 'conv2d_input_grad(inp, out, w, stride)', image_cases(conv2d, 'inp'), right=conv_grad(),
@@ -249,18 +286,28 @@ Exercise('conv2d_input_grad', 'conv2d_input_grad(inp, out, w, stride)', image_ca
     suspects=[
     ('missing', 'the stride is missing: the window moves on by `stride` pixels', conv_grad(step=lambda s: 1)),
     ('missing', 'where windows overlap, what they give back has to be added', conv_grad(add=False)),
-    ('swapped', 'the filters are the wrong way round: in loops over places they go back as they are; in a convolution of `out.g` they are turned by 180°', conv_grad(x=lambda g, w: torch.einsum('no,ochw->nchw', g, w.flip(2, 3)))),
+    ('swapped', 'the filters are the wrong way round: in loops over places they go back as they are; in a convolution of `out.g` they are turned by 180°',
+        conv_grad(x=lambda g, w: torch.einsum('no,ochw->nchw', g, w.flip(2, 3)))),
     ('swapped', 'what arrives and the filters were summed by themselves, and then multiplied: each filter is multiplied with what arrives at its own channel, and these products are summed', conv_grad(x=lambda g, w: g.sum(1)[:, None, None, None]*w.sum(0))),
     ('mean-for-sum', 'over the filters it is a sum, not a mean: a pixel reaches the loss through all of them', conv_grad(x=lambda g, w: torch.einsum('no,ochw->nchw', g, w)/len(w))),
     ('no-upstream', 'what arrives is missing: each filter is multiplied with the gradient at its place', conv_grad(x=lambda g, w: w.sum(0).expand(len(g), -1, -1, -1))),
     *image_suspects('inp'),
-    *[('shape', 'the rows and columns at the edge that no window reaches are missing: they get 0, and inp.g has the shape of inp', sets_image('inp', lambda inp, out, w, s, f=f: F.conv_transpose2d(out.g, f(w), stride=s))) for f in (lambda w: w, mirrored)],
-    *[('shape', 'what arrives has to be spread out first: its numbers belong `stride` pixels apart, with zeros between them', sets_image('inp', lambda inp, out, w, s, f=f: F.conv_transpose2d(out.g, f(w)))) for f in (lambda w: w, mirrored)],
-    *[('missing', 'only one of the filters counts; a pixel reaches the loss through all of them, and that is summed', conv_grad(x=lambda g, w, k=k: torch.einsum('n,chw->nchw', g[:, k], w[k]))) for k in (0, -1)],
-    ('swapped', 'the samples were summed; each has a gradient of its own', conv_grad(x=lambda g, w: torch.einsum('no,ochw->chw', g, w).expand(len(g), -1, -1, -1))),
-    ('swapped', 'the channels were summed; each has a gradient of its own', conv_grad(x=lambda g, w: torch.einsum('no,ochw->nhw', g, w)[:, None].expand(-1, w.shape[1], -1, -1))),
-    *[('swapped', 'all pixels of a window got the same; each gets it times its own weight', conv_grad(x=lambda g, w, of=of: (g @ of(w, (2, 3)))[:, :, None, None].expand(-1, -1, *w.shape[2:]))) for of in (torch.sum, torch.mean)],
-    *[('missing', 'at each place only the first pixel of the window got something; all were used there, each with its weight', conv_grad(x=lambda g, w, of=of: corner(g @ of(w), w))) for of in (lambda w: w.sum((2, 3)), lambda w: w[:, :, 0, 0])],
+    *[('shape', 'the rows and columns at the edge that no window reaches are missing: they get 0, and inp.g has the shape of inp',
+        sets_image('inp', lambda inp, out, w, s, f=f: F.conv_transpose2d(out.g, f(w), stride=s))) for f in (lambda w: w, mirrored)],
+    *[('shape', '`F.pad` begins with the *last* dimension: the first two numbers are for the columns, the next two for the rows',
+        sets_image('inp', lambda inp, out, w, s, f=f: F.conv2d(rows_first(inp, out, w, s), turned(f(w))))) for f in (lambda w: w, mirrored)],
+    *[('shape', 'what arrives has to be spread out first: its numbers belong `stride` pixels apart, with zeros between them',
+        sets_image('inp', lambda inp, out, w, s, f=f: F.conv_transpose2d(out.g, f(w)))) for f in (lambda w: w, mirrored)],
+    *[('missing', 'only one of the filters counts; a pixel reaches the loss through all of them, and that is summed',
+        conv_grad(x=lambda g, w, k=k: torch.einsum('n,chw->nchw', g[:, k], w[k]))) for k in (0, -1)],
+    ('swapped', 'the samples were summed; each has a gradient of its own',
+        conv_grad(x=lambda g, w: torch.einsum('no,ochw->chw', g, w).expand(len(g), -1, -1, -1))),
+    ('swapped', 'the channels were summed; each has a gradient of its own',
+        conv_grad(x=lambda g, w: torch.einsum('no,ochw->nhw', g, w)[:, None].expand(-1, w.shape[1], -1, -1))),
+    *[('swapped', 'all pixels of a window got the same; each gets it times its own weight',
+        conv_grad(x=lambda g, w, of=of: (g @ of(w, (2, 3)))[:, :, None, None].expand(-1, -1, *w.shape[2:]))) for of in (torch.sum, torch.mean)],
+    *[('missing', 'at each place only the first pixel of the window got something; all were used there, each with its weight',
+        conv_grad(x=lambda g, w, of=of: corner(g @ of(w), w))) for of in (lambda w: w.sum((2, 3)), lambda w: w[:, :, 0, 0])],
     ('mean-for-sum', 'where windows overlap, what they give back is summed, not averaged', overlaps_averaged),
     ]),
 ]
@@ -284,6 +331,7 @@ def pool_cases(f, ties):
 def first(part): return torch.zeros_like(part).scatter_(-1, part.argmax(-1, keepdim=True), 1.)
 def tops(part): return (part == part.amax(-1, keepdim=True)).to(part.dtype)
 
+# %% ../../nbs/exercises/conv.ipynb #fbe58bba
 def pool_grad(share=first, step=lambda size, stride: stride, add=True):
     "A gradient function; its arguments make it a wrong one"
     def attempt(inp, out, size, stride):
@@ -308,6 +356,7 @@ def avg_grad(by=lambda size, stride: size*size, step=lambda size, stride: stride
         inp.g = x_g
     return attempt
 
+# %% ../../nbs/exercises/conv.ipynb #babc3875
 def by_window(f, end=lambda total, count: total): # function of the window, what arrives there, what came out there, its size, and `out`
     "A gradient function that may look at more, and at how often a pixel was met"
     def attempt(inp, out, size, stride):
@@ -331,6 +380,7 @@ def pool_suspects(make): return [
     ('missing', 'the stride is missing: the window moves on by `stride` pixels', make(step=lambda size, stride: 1)),
     ]
 
+# %% ../../nbs/exercises/conv.ipynb #761fde3d
 TASKS += [
 Exercise('max_pool2d_grad', 'max_pool2d_grad(inp, out, size, stride)', pool_cases(max_pool, True), right=pool_grad(),
     meaning='The winner gets it all. Who wins in two windows gets both.',
@@ -344,13 +394,18 @@ Exercise('max_pool2d_grad', 'max_pool2d_grad(inp, out, size, stride)', pool_case
     ('swapped', 'row and column of the winner are exchanged: in a window of size×size, number i stands in row i // size and column i % size', pool_grad(lambda part: first(part).unflatten(-1, [int(part.shape[-1]**.5)]*2).transpose(-1, -2).flatten(-2))),
     ('swapped', 'the gradient went to the smallest number of each window', pool_grad(lambda part: first(-part))),
     ('swapped', 'that is average pooling: only the largest number of a window gets something', pool_grad(lambda part: torch.ones_like(part)/part.shape[-1])),
-    ('swapped', 'one winner was taken from all channels together; each channel has its own', by_window(lambda part, g, o, size, out: first(part.flatten(1)).view_as(part)*g)),
-    *[('swapped', f'each {line} of a window has a winner here; a window has one', by_window(lambda part, g, o, size, out, k=k: (part == part.amax(k, keepdim=True))*g)) for line, k in (('row', 3), ('column', 2))],
-    *[('no-upstream', 'what arrives is missing: the winner gets what arrives at its window, not 1', f) for f in (by_window(lambda part, g, o, size, out: (part == o)*1.), by_window(lambda part, g, o, size, out: first(part.flatten(2)).view_as(part)))],
-    ('swapped', 'that is the gate of a ReLU: whoever is positive. Here the largest of a window gets it, positive or not', by_window(lambda part, g, o, size, out: (part > 0)*g)),
+    ('swapped', 'one winner was taken from all channels together; each channel has its own',
+        by_window(lambda part, g, o, size, out: first(part.flatten(1)).view_as(part)*g)),
+    *[('swapped', f'each {line} of a window has a winner here; a window has one',
+        by_window(lambda part, g, o, size, out, k=k: (part == part.amax(k, keepdim=True))*g)) for line, k in (('row', 3), ('column', 2))],
+    *[('no-upstream', 'what arrives is missing: the winner gets what arrives at its window, not 1',
+        f) for f in (by_window(lambda part, g, o, size, out: (part == o)*1.), by_window(lambda part, g, o, size, out: first(part.flatten(2)).view_as(part)))],
+    ('swapped', 'that is the gate of a ReLU: whoever is positive. Here the largest of a window gets it, positive or not',
+        by_window(lambda part, g, o, size, out: (part > 0)*g)),
     ('swapped', 'the first pixel of each window got the gradient; the largest has to get it', by_window(lambda part, g, o, size, out: in_corner(g, size))),
     ('swapped', 'the winner was looked for in the whole image: an equal number outside of the window got the gradient too', over_image),
-    ('mean-for-sum', 'a number that wins in two windows gets both gradients: they are summed, not averaged over the windows', by_window(lambda part, g, o, size, out: first(part.flatten(2)).view_as(part)*g, lambda total, count: total/count)),
+    ('mean-for-sum', 'a number that wins in two windows gets both gradients: they are summed, not averaged over the windows',
+        by_window(lambda part, g, o, size, out: first(part.flatten(2)).view_as(part)*g, lambda total, count: total/count)),
     *pool_suspects(pool_grad)]),
 Exercise('avg_pool2d_grad', 'avg_pool2d_grad(inp, out, size, stride)', pool_cases(avg_pool, False), right=avg_grad(),
     meaning='Each number of a window has the same small share, and adds up what it gets from several windows.',
@@ -361,13 +416,20 @@ Exercise('avg_pool2d_grad', 'avg_pool2d_grad(inp, out, size, stride)', pool_case
     ('swapped', 'what is divided by is the number of entries in a window, size·size; how far it moves on has no part in it', avg_grad(lambda size, stride: stride*stride)),
     ('swapped', 'that is max pooling: in a mean, every number of the window has a share', pool_grad(first)),
     *[('swapped', 'the numbers of the window stand in it. A mean moves by 1/size² for each unit of one of them, whatever they are', by_window(f)) for f in
-      (lambda part, g, o, size, out: part*g, lambda part, g, o, size, out: part*g/size**2, lambda part, g, o, size, out: o*g, lambda part, g, o, size, out: o*g/size**2, lambda part, g, o, size, out: part/part.sum((2, 3), keepdim=True)*g)],
-    ('swapped', 'what is divided by is the number of pixels in a window, size·size; how many windows there are has no part in it', by_window(lambda part, g, o, size, out: g/out[0, 0].numel())),
-    ('mean-for-sum', 'where windows overlap, what they give is summed, not averaged', by_window(lambda part, g, o, size, out: g/size**2, lambda total, count: total/count)),
-    ('swapped', 'what is divided by is the number of pixels in a window, size·size; here it is the number of windows that a pixel lies in', by_window(lambda part, g, o, size, out: g, lambda total, count: total/count)),
-    *[('missing', 'only the first pixel of each window got something; all size·size of them have a share', by_window(f)) for f in (lambda part, g, o, size, out: in_corner(g, size), lambda part, g, o, size, out: in_corner(g, size)/size**2)],
-    ('swapped', 'each window gives back what arrives at *it*; here it is the mean over all windows', by_window(lambda part, g, o, size, out: out.g.mean((2, 3), keepdim=True)/size**2)),
-    ('swapped', 'each window gives back what arrives at *it*; here it is the sum over all windows', by_window(lambda part, g, o, size, out: out.g.sum((2, 3), keepdim=True)/size**2)),
+      (lambda part, g, o, size, out: part*g, lambda part, g, o, size, out: part*g/size**2, lambda part, g, o, size, out: o*g,
+          lambda part, g, o, size, out: o*g/size**2, lambda part, g, o, size, out: part/part.sum((2, 3), keepdim=True)*g)],
+    ('swapped', 'what is divided by is the number of pixels in a window, size·size; how many windows there are has no part in it',
+        by_window(lambda part, g, o, size, out: g/out[0, 0].numel())),
+    ('mean-for-sum', 'where windows overlap, what they give is summed, not averaged',
+        by_window(lambda part, g, o, size, out: g/size**2, lambda total, count: total/count)),
+    ('swapped', 'what is divided by is the number of pixels in a window, size·size; here it is the number of windows that a pixel lies in',
+        by_window(lambda part, g, o, size, out: g, lambda total, count: total/count)),
+    *[('missing', 'only the first pixel of each window got something; all size·size of them have a share',
+        by_window(f)) for f in (lambda part, g, o, size, out: in_corner(g, size), lambda part, g, o, size, out: in_corner(g, size)/size**2)],
+    ('swapped', 'each window gives back what arrives at *it*; here it is the mean over all windows',
+        by_window(lambda part, g, o, size, out: out.g.mean((2, 3), keepdim=True)/size**2)),
+    ('swapped', 'each window gives back what arrives at *it*; here it is the sum over all windows',
+        by_window(lambda part, g, o, size, out: out.g.sum((2, 3), keepdim=True)/size**2)),
     ('swapped', 'the channels were summed; each has a gradient of its own', by_window(lambda part, g, o, size, out: g.sum(1, keepdim=True)/size**2)),
     *pool_suspects(avg_grad)]),
 ]
@@ -387,6 +449,7 @@ def transposed_grad(x=lambda g, w: torch.einsum('nchw,ochw->no', g, w), w=lambda
         inp.g, weights.g = x_g, w_g
     return attempt
 
+# %% ../../nbs/exercises/conv.ipynb #5f31729b
 TASKS += [Exercise('conv_transpose2d_grad', 'conv_transpose2d_grad(inp, out, w, stride)', image_cases(conv_transpose, 'inp', 'w', turned=True), right=transposed_grad(),
     meaning='The way back through a transposed convolution is a convolution: the transpose of a transpose.',
     hints=('What went forward as x.g of a convolution comes back as that convolution itself. So which of `inp` and `out` plays the image now?', '`out.g` is the image, `inp.g` what the convolution puts out. For w.g, the two meet as in `conv2d_weight_grad`, with the image in the place of the image: `out.g`, and `inp` in the place of what arrives.',
@@ -400,13 +463,17 @@ TASKS += [Exercise('conv_transpose2d_grad', 'conv_transpose2d_grad(inp, out, w, 
     *[(cause, says, sets_image('w', f, transposed_grad())) for cause, says, f in (
         ('swapped', 'w.g is made of inp.g and `out`; it is `inp` that meets what arrives, `out.g`', lambda inp, out, w, s: by_entry(inp.g, out, w, s)),
         ('swapped', 'w.g is made of inp.g and `out.g`; it is `inp` that meets what arrives', lambda inp, out, w, s: by_entry(inp.g, out.g, w, s)),
-        ('missing', 'in w.g the stride is missing: the numbers of `out.g` that meet `inp` lie `stride` apart', lambda inp, out, w, s: by_entry(inp, out.g, w, s, step=lambda s: 1)),
-        *[('swapped', 'in w.g sums over the places were multiplied, where products are to be summed', lambda inp, out, w, s, by=by: by_entry(spread(inp, inp)/by(inp), out.g, w, s)) for by in (lambda inp: 1, lambda inp: inp[0, 0].numel())],
+        ('missing', 'in w.g the stride is missing: the numbers of `out.g` that meet `inp` lie `stride` apart',
+            lambda inp, out, w, s: by_entry(inp, out.g, w, s, step=lambda s: 1)),
+        *[('swapped', 'in w.g sums over the places were multiplied, where products are to be summed',
+            lambda inp, out, w, s, by=by: by_entry(spread(inp, inp)/by(inp), out.g, w, s)) for by in (lambda inp: 1, lambda inp: inp[0, 0].numel())],
         ('missing', 'in w.g only the first sample counts; the filters are used in all of them', lambda inp, out, w, s: by_entry(inp[:1], out.g[:1], w, s)),
-        ('missing', 'in w.g `inp` is missing: each of its numbers is multiplied with what arrives under the filter there', lambda inp, out, w, s: by_entry(torch.ones_like(inp), out.g, w, s)),
+        ('missing', 'in w.g `inp` is missing: each of its numbers is multiplied with what arrives under the filter there',
+            lambda inp, out, w, s: by_entry(torch.ones_like(inp), out.g, w, s)),
     )],
     *[('shape', says, sets_image('inp', f, transposed_grad())) for says, f in (
         ('in inp.g the stride is missing: the windows of `out.g` lie `stride` apart', lambda inp, out, w, s: F.conv2d(out.g, w)),
-        ('the image grew once more. The way back through a transposed convolution is a plain one, which makes it as small as inp', lambda inp, out, w, s: F.conv_transpose2d(out.g, turned(w), stride=s)),
+        ('the image grew once more. The way back through a transposed convolution is a plain one, which makes it as small as inp',
+            lambda inp, out, w, s: F.conv_transpose2d(out.g, turned(w), stride=s)),
     )],
     ])]

@@ -31,7 +31,9 @@ Question('recall_log_sum_exp', .5, 'Its slopes are positive and add up to 1: eac
     ('What is the slope of log s, and how fast does s = e^a + e^b move with a?', '1/s, and e^a. Multiply.', 'e^a/(e^a + e^a)')),
 Question('larger_gradient', 'the first', 'The second one is sure, and probabilities that are nearly 0 or 1 hardly move with the number they are made from.',
     {'the second': 'It has the larger loss. But how much does its probability move when the number does from which it is made? It lies near 0, where the curve is nearly level.'}, '',
-    ('The gradient says how much the loss moves with that number, not how large it is.', 'A probability lies between 0 and 1. Near 0 it has hardly any room to move.', 'The second one is at 0.0001: there p hardly moves, and so does the loss.')),
+    ('The gradient says how much the loss moves with that number, not how large it is.',
+        'A probability lies between 0 and 1. Near 0 it has hardly any room to move.',
+        'The second one is at 0.0001: there p hardly moves, and so does the loss.')),
 Question('odds_to_p', 5/8, 'Five parts of eight.',
     {5: 'Those are the odds. They add up to 8, probabilities to 1.', math.log(5): 'That is its output. What is e to that power?', math.log(5)/math.log(10): 'The outputs themselves were divided by their sum. First comes e to their power.', 1/8: 'That is the first one.', 1/4: 'That is the second one.', 5/7: 'e⁰ is 1, not 0: the sum is 8.'},
     'e to the power of each output gives the odds: 1, 2 and 5. What share has the third?',
@@ -81,6 +83,7 @@ def far_logits(n, c, randn): # yields logits (n,c), and in words where they are
 
 def classes(n, c, randn): return (randn(n).abs()*1000).long() % c      # targets, some of them more than once
 
+# %% ../../nbs/exercises/cross_entropy.ipynb #9557b5e8
 def class_cases(f, least=1, **more): # loss of logits and classes; the smallest number of classes; what it takes besides
     "A function that gives cases of a gradient of logits"
     def cases():
@@ -106,7 +109,8 @@ def by_links(smooth=lambda y, *more: y): # function of Y and more that gives the
     def whole(p, g): return p*(g - down(p*g))
     def plain(p, y, *more): return whole(p, -smooth(y, *more)/p)
     def padded(little): return over_n(lambda p, y, *more: whole(p, -smooth(y, *more)/(p + little)))
-    return [('not-finite', 'where p is 0, it can\'t be divided by: multiply −y/p and softmax\'s table on paper first, and no p is left below the line', over_n(plain)),
+    return [('not-finite', 'where p is 0, it can\'t be divided by: multiply −y/p and softmax\'s table on paper first, and no p is left below the line',
+        over_n(plain)),
             *(('missing', 'where p is 0, −y/p is lost, and keeping what stands below the line away from 0 doesn\'t bring it back: multiply −y/p and softmax\'s table on paper first', padded(10.**-k)) for k in (12, 10, 9, 8, 7))]
 
 # %% ../../nbs/exercises/cross_entropy.ipynb #ce12e0009
@@ -116,6 +120,7 @@ def softmax_cases():
             case = gradient_case(lambda inp: inp.softmax(1), dict(inp=inp), ['inp'], randn, dict(n=n, c=i))
             yield case._replace(label=case.label + where)
 
+# %% ../../nbs/exercises/cross_entropy.ipynb #b3983b23
 TASKS += [Exercise('softmax_backward', 'softmax_backward(inp, out)', softmax_cases, right=sets_inp(lambda inp, out: out*(out.g - down(out*out.g))),
     meaning='Of what arrives its mean is taken off, each class weighted by its probability; what is left goes to each class by its share. No Jacobian need be built.',
     hints=('Take a row of the table and multiply it with what arrives. Which part of each row has the upstream of *all* classes in it?',
@@ -124,6 +129,9 @@ TASKS += [Exercise('softmax_backward', 'softmax_backward(inp, out)', softmax_cas
     suspects=[
     ('missing', 'this is the diagonal of the table alone; each logit moves the other probabilities too', sets_inp(lambda inp, out: out.g*out*(1 - out))),
     ('missing', 'this is what each class has from its own e^u alone; the sum below the line moves with it too', sets_inp(lambda inp, out: out.g*out)),
+    *[('swapped', 'off the diagonal the table has −p_i·p_j, with the p of both classes; here −p(1 − p) of one of them stands there',
+        sets_inp(lambda inp, out, others=others: out.g*out*(1 - out) - others(out*(1 - out), out.g)))
+      for others in (lambda slope, g: slope*(down(g) - g), lambda slope, g: down(slope*g) - slope*g)],
     ('no-upstream', 'the diagonal of the table, without what arrives', sets_inp(lambda inp, out: out*(1 - out))),
     ('swapped', 'this is the rule of the *logarithm* of softmax', sets_inp(lambda inp, out: out.g - out*down(out.g))),
     ('missing', 'what is left of out.g goes to each class by its share: `out` is missing in front of it', sets_inp(lambda inp, out: out.g - down(out*out.g))),
@@ -133,15 +141,23 @@ TASKS += [Exercise('softmax_backward', 'softmax_backward(inp, out)', softmax_cas
     ('swapped', 'the sum runs over the samples; it is the classes of one sample that share', sets_inp(lambda inp, out: out*(out.g - (out*out.g).sum(0)))),
     ('swapped', 'the table is made of what softmax put out, not of what went in', sets_inp(lambda inp, out: inp*(out.g - down(inp*out.g)))),
     ('missing', 'this is what comes through the sum below the line alone; each class has its own e^u besides', sets_inp(lambda inp, out: -out*down(out*out.g))),
-    ('swapped', 'in the sum each out.g counts by the p of its own class, Σ out·out.g, not by the p of the class that it goes to', sets_inp(lambda inp, out: out*(out.g - out*down(out.g)))),
-    ('swapped', 'the rows of the table were summed before what arrives was multiplied in, and each of these sums is 0', sets_inp(lambda inp, out: out*(1 - down(out))*out.g)),
+    ('swapped', 'in the sum each out.g counts by the p of its own class, Σ out·out.g, not by the p of the class that it goes to',
+        sets_inp(lambda inp, out: out*(out.g - out*down(out.g)))),
+    ('swapped', 'the rows of the table were summed before what arrives was multiplied in, and each of these sums is 0',
+        sets_inp(lambda inp, out: out*(1 - down(out))*out.g)),
     ('missing', 'this is the diagonal of the table, p(1 − p), without its p, and without the other entries', sets_inp(lambda inp, out: out.g*(1 - out))),
-    ('missing', 'the sum is taken off whole from every class; each gives its share of it, `out` times the sum', sets_inp(lambda inp, out: out*out.g - down(out*out.g))),
-    ('swapped', 'softmax was applied to what arrives. The way back is out ⊙ (out.g − Σ out·out.g), with the `out` of the forward pass', sets_inp(lambda inp, out: out.g.softmax(1))),
-    ('swapped', 'e^u was taken for the probabilities: it still has to be divided by its sum, which is what `out` is', sets_inp(lambda inp, out: inp.exp()*(out.g - down(inp.exp()*out.g)))),
-    ('swapped', 'the largest of out.g was taken off; what is taken off is the mean, each class weighted by its probability', sets_inp(lambda inp, out: out*(out.g - out.g.amax(1, keepdim=True)))),
-    *[('swapped', 'that is the form of p − y, softmax together with the logarithm. Here softmax stands alone, and what arrives is multiplied in', sets_inp(f)) for f in (lambda inp, out: out - out.g, lambda inp, out: out.g - out)],
-    ('swapped', 'softmax and the sum run over the samples; it is the classes of one sample that share', sets_inp(lambda inp, out: (p := inp.softmax(0))*(out.g - (p*out.g).sum(0)))),
+    ('missing', 'the sum is taken off whole from every class; each gives its share of it, `out` times the sum',
+        sets_inp(lambda inp, out: out*out.g - down(out*out.g))),
+    ('swapped', 'softmax was applied to what arrives. The way back is out ⊙ (out.g − Σ out·out.g), with the `out` of the forward pass',
+        sets_inp(lambda inp, out: out.g.softmax(1))),
+    ('swapped', 'e^u was taken for the probabilities: it still has to be divided by its sum, which is what `out` is',
+        sets_inp(lambda inp, out: inp.exp()*(out.g - down(inp.exp()*out.g)))),
+    ('swapped', 'the largest of out.g was taken off; what is taken off is the mean, each class weighted by its probability',
+        sets_inp(lambda inp, out: out*(out.g - out.g.amax(1, keepdim=True)))),
+    *[('swapped', 'that is the form of p − y, softmax together with the logarithm. Here softmax stands alone, and what arrives is multiplied in',
+        sets_inp(f)) for f in (lambda inp, out: out - out.g, lambda inp, out: out.g - out)],
+    ('swapped', 'softmax and the sum run over the samples; it is the classes of one sample that share',
+        sets_inp(lambda inp, out: (p := inp.softmax(0))*(out.g - (p*out.g).sum(0)))),
     ])]
 
 # %% ../../nbs/exercises/cross_entropy.ipynb #ce12e0011
@@ -154,7 +170,8 @@ TASKS += [Exercise('cross_entropy_grad', 'cross_entropy_grad(inp, targ)', class_
     ('not-finite', 'e^1000 is more than a float can hold, and e^−1000 is 0: take the maximum of each row away first', sets_inp(lambda inp, targ: (inp.exp()/down(inp.exp()) - one_hot(inp, targ))/len(inp))),
     ('swapped', 'what is taken away has to be the maximum of each *row*: with that of all, a row far below it has only zeros left', sets_inp(lambda inp, targ: ((inp - inp.max()).exp()/down((inp - inp.max()).exp()) - one_hot(inp, targ))/len(inp))),
     ('missing', '1 was subtracted in the column of every target, for all samples; each has its own: `p[torch.arange(len(p)), targ] -= 1`', over_n(lambda p, y: p - y.amax(0))),
-    ('swapped', 'the class *numbers* were subtracted, from every probability of their sample; what is subtracted is 1, at the right class alone', sets_inp(lambda inp, targ: (inp.softmax(1) - targ[:, None])/len(inp))),
+    ('swapped', 'the class *numbers* were subtracted, from every probability of their sample; what is subtracted is 1, at the right class alone',
+        sets_inp(lambda inp, targ: (inp.softmax(1) - targ[:, None])/len(inp))),
     ('missing', 'only the right class gets something; raise one of the others, and the loss rises too', over_n(lambda p, y: (p - y)*y)),
     ('missing', 'the right class is missing: 1 is subtracted there', over_n(lambda p, y: p)),
     ('swapped', '1 was put in the place of the right class\'s probability, where 1 is to be subtracted from it', over_n(lambda p, y: torch.where(y > 0, 1, p))),
@@ -164,13 +181,15 @@ TASKS += [Exercise('cross_entropy_grad', 'cross_entropy_grad(inp, targ)', class_
     ('swapped', 'the *logarithms* of the probabilities, where the probabilities belong', sets_inp(lambda inp, targ: (inp.log_softmax(1) - one_hot(inp, targ))/len(inp))),
     ('swapped', 'each logit has a probability of its own here (sigmoid), but the classes of a sample share one: softmax', sets_inp(lambda inp, targ: (inp.sigmoid() - one_hot(inp, targ))/len(inp))),
     ('missing', 'this is −y/p, the gradient of the probabilities; it still has to go back through softmax', over_n(lambda p, y: -y/p)),
-    *[('swapped', 'the logits were cut at a limit, which changes the probabilities beyond it. Take the maximum of each row away instead: that changes none', sets_inp(lambda inp, targ, low=low, high=high: (inp.clamp(low, high).softmax(1) - one_hot(inp, targ))/len(inp)))
+    *[('swapped', 'the logits were cut at a limit, which changes the probabilities beyond it. Take the maximum of each row away instead: that changes none',
+        sets_inp(lambda inp, targ, low=low, high=high: (inp.clamp(low, high).softmax(1) - one_hot(inp, targ))/len(inp)))
       for high in (10, 20, 30, 50, 80, 88, 100, 500, 700, 709) for low in (-high, None)],
     ('swapped', 'that is the gradient of squared errors of the probabilities, through softmax', over_n(lambda p, y: 2*p*(p - y - down(p*(p - y))))),
     ('swapped', 'that is the gradient of squared errors of the probabilities, as if each were made by a sigmoid', over_n(lambda p, y: 2*(p - y)*p*(1 - p))),
     ('swapped', 'p(1 − p) is a factor too many: with the logarithm, p − y has gone back through softmax already', over_n(lambda p, y: (p - y)*p*(1 - p))),
     ('swapped', 'p − y has gone back through softmax already; here it has done so twice', over_n(lambda p, y: p*(p - y - down(p*(p - y))))),
-    ('missing', 'e^u is not yet a probability: it still has to be divided by the sum of its row', sets_inp(lambda inp, targ: ((inp - inp.amax(1, keepdim=True)).exp() - one_hot(inp, targ))/len(inp))),
+    ('missing', 'e^u is not yet a probability: it still has to be divided by the sum of its row',
+        sets_inp(lambda inp, targ: ((inp - inp.amax(1, keepdim=True)).exp() - one_hot(inp, targ))/len(inp))),
     *by_links()])]
 
 # %% ../../nbs/exercises/cross_entropy.ipynb #ce12e0012
@@ -182,6 +201,7 @@ def smooth_cases(): # two shares in turn, so that a fixed one shows; in float32,
 
 def C(y): return y.shape[1]
 
+# %% ../../nbs/exercises/cross_entropy.ipynb #fd3df04b
 TASKS += [Exercise('label_smoothing_grad', 'label_smoothing_grad(inp, targ, eps)', smooth_cases, right=over_n(lambda p, y, eps: p - (1 - eps)*y - eps/C(y)),
     meaning='The gradient is 0 at probabilities of 1 − ε + ε/c and ε/c, so no logit is driven to infinity. And p − y holds for any targets that add up to 1.',
     hints=('Only the targets are different. What is the gradient, if the targets are probabilities?',
@@ -197,17 +217,26 @@ TASKS += [Exercise('label_smoothing_grad', 'label_smoothing_grad(inp, targ, eps)
     ('swapped', 'the probabilities were smoothed, not the targets', over_n(lambda p, y, eps: (1 - eps)*p + eps/C(y) - y)),
     ('factor', 'the whole gradient was multiplied with 1 − ε', over_n(lambda p, y, eps: (1 - eps)*(p - y))),
     ('swapped', 'ε is given, and need not be 0.1', over_n(lambda p, y, eps: p - .9*y - .1/C(y))),
+    *[('missing', 'the uniform part has its p as well: targets of 1/c have the gradient (p − 1/c)/n',
+        over_n(lambda p, y, eps, f=f: (1 - eps)*(p - y) + f(eps, p))) for f in (lambda eps, p: len(p)*eps/C(p), lambda eps, p: -len(p)*eps/C(p),
+        lambda eps, p: eps*p, lambda eps, p: len(p)*eps)],
     ('missing', 'in the uniform part p is missing: targets of 1/c have the gradient p − 1/c', over_n(lambda p, y, eps: (1 - eps)*(p - y) - eps/C(y))),
-    ('sign', 'ε/c is taken off, not added: it belongs to the targets. And in the uniform part p is missing', over_n(lambda p, y, eps: (1 - eps)*(p - y) + eps/C(y))),
+    ('sign', 'ε/c is taken off, not added: it belongs to the targets. And in the uniform part p is missing',
+        over_n(lambda p, y, eps: (1 - eps)*(p - y) + eps/C(y))),
     ('sign', 'ε/c is taken off, not added: it belongs to the targets', over_n(lambda p, y, eps: p - (1 - eps)*y + eps/C(y))),
-    ('factor', 'each of the other classes has ε here, and the right one 1 − ε; but all c share ε, the right one too: ε/c and 1 − ε + ε/c', over_n(lambda p, y, eps: p - torch.where(y > 0, 1 - eps, eps))),
+    ('factor', 'each of the other classes has ε here, and the right one 1 − ε; but all c share ε, the right one too: ε/c and 1 − ε + ε/c',
+        over_n(lambda p, y, eps: p - torch.where(y > 0, 1 - eps, eps))),
     ('missing', 'the right class has 1 − ε; it too gets its ε/c', over_n(lambda p, y, eps: p - torch.where(y > 0, 1 - eps, eps/C(y)))),
-    ('missing', 'the right class keeps 1 − ε/c here. It gives away ε, and gets ε/c: 1 − ε + ε/c', over_n(lambda p, y, eps: p - torch.where(y > 0, 1 - eps/C(y), eps/C(y)))),
+    ('missing', 'the right class keeps 1 − ε/c here. It gives away ε, and gets ε/c: 1 − ε + ε/c',
+        over_n(lambda p, y, eps: p - torch.where(y > 0, 1 - eps/C(y), eps/C(y)))),
     ('missing', 'the right class alone has its target, 1 − ε + ε/c; each of the others has ε/c', over_n(lambda p, y, eps: p - y*(1 - eps + eps/C(y)))),
-    *[('swapped', 'the targets were raised, and divided by their sum; here the right class gives away just ε: (1 − ε)·y + ε/c', over_n(lambda p, y, eps, more=more: p - (y + more(eps, y))/down(y + more(eps, y)))) for more in (lambda eps, y: eps, lambda eps, y: eps/C(y), lambda eps, y: eps/(C(y) - 1))],
+    *[('swapped', 'the targets were raised, and divided by their sum; here the right class gives away just ε: (1 − ε)·y + ε/c',
+        over_n(lambda p, y, eps, more=more: p - (y + more(eps, y))/down(y + more(eps, y)))) for more in (lambda eps, y: eps, lambda eps, y: eps/C(y),
+        lambda eps, y: eps/(C(y) - 1))],
     ('swapped', 'a number was added to every gradient. Of p the targets are taken off: (1 − ε)·y + ε/c', over_n(lambda p, y, eps: p - y + eps)),
     ('swapped', 'a number was added to every gradient. Of p the targets are taken off: (1 − ε)·y + ε/c', over_n(lambda p, y, eps: p - y + eps/C(y))),
-    ('factor', 'the uniform part is a mean over the c classes, p − 1/c; here it is c times that', over_n(lambda p, y, eps: (1 - eps)*(p - y) + eps*(C(y)*p - 1))),
+    ('factor', 'the uniform part is a mean over the c classes, p − 1/c; here it is c times that',
+        over_n(lambda p, y, eps: (1 - eps)*(p - y) + eps*(C(y)*p - 1))),
     ('swapped', 'two classes share ε here, half each; there are c of them', over_n(lambda p, y, eps: p - (1 - eps)*y - eps/2)),
     ('swapped', 'ε was divided by the number of samples; it is shared by the c classes', over_n(lambda p, y, eps: p - (1 - eps)*y - eps/len(p))),
     *by_links(lambda y, eps: (1 - eps)*y + eps/C(y))])]
@@ -230,8 +259,10 @@ def kept_away(little): # to three attempts
     def cut(p, y, n): return slopes(p.clamp(little, 1 - little), y)*p*(1 - p)/n
     def all_cut(p, y, n): return cut(p.clamp(little, 1 - little), y, n)
     def slopes(p, y, more=0): return (1 - y)/(1 - p + more) - y/(p + more)
-    return map(bits, (cut, all_cut, lambda p, y, n: slopes(p, y, little)*p*(1 - p)/n, lambda p, y, n: (p - y)/(p*(1 - p)).clamp(min=little)*p*(1 - p)/n, lambda p, y, n: (p - y)/(p*(1 - p) + little)*p*(1 - p)/n))
+    return map(bits, (cut, all_cut, lambda p, y, n: slopes(p, y, little)*p*(1 - p)/n, lambda p, y, n: (p - y)/(p*(1 - p)).clamp(min=little)*p*(1 - p)/n,
+        lambda p, y, n: (p - y)/(p*(1 - p) + little)*p*(1 - p)/n))
 
+# %% ../../nbs/exercises/cross_entropy.ipynb #732ed9eb
 TASKS += [Exercise('binary_cross_entropy_grad', 'binary_cross_entropy_grad(inp, targ)', bce_cases, right=bits(lambda p, y, n: (p - y)/n),
     meaning='p − y once more. It is softmax with two classes, one of whose logits is held at 0.',
     hints=('There are two classes, and p is the probability of one of them. Of the sum −y log p − (1 − y) log(1 − p) only one half is there for each sample.',
@@ -250,15 +281,18 @@ TASKS += [Exercise('binary_cross_entropy_grad', 'binary_cross_entropy_grad(inp, 
     *(('not-finite', 'far from 0 p has become exactly 0 or 1, and something is divided by it: multiply the two slopes on paper first', bits(f)) for f in (
         lambda p, y, n: ((1 - y)/(1 - p) - y/p)*p*(1 - p)/n, lambda p, y, n: torch.where(y > 0, -1/p, 1/(1 - p))*p*(1 - p)/n)),
     ('not-finite', 'e^1000 is more than a float can hold, and ∞/∞ is no number', sets_inp(lambda inp, targ: (inp.exp()/(1 + inp.exp()) - targ[:, None])/len(inp))),
-    *[('sign', 'both halves pull the same way here. −log(1 − p) has the slope +1/(1 − p): the slope of 1 − p is −1, which turns the sign', bits(f)) for f in (lambda p, y, n: -(y/p + (1 - y)/(1 - p))*p*(1 - p)/n, lambda p, y, n: (y*(p - 1) - (1 - y)*p)/n)],
+    *[('sign', 'both halves pull the same way here. −log(1 − p) has the slope +1/(1 − p): the slope of 1 − p is −1, which turns the sign',
+        bits(f)) for f in (lambda p, y, n: -(y/p + (1 - y)/(1 - p))*p*(1 - p)/n, lambda p, y, n: (y*(p - 1) - (1 - y)*p)/n)],
     ('missing', 'only the samples with y = 1 get something; −log(1 − p) has a slope too. And where p has become exactly 0, it can\'t be divided by: multiply the two slopes on paper first', bits(lambda p, y, n: -y/p*p*(1 - p)/n)),
-    ('missing', 'this is how p moves with the logit, p(1 − p); the slope of the loss in p belongs to it, and there the targets come in', bits(lambda p, y, n: p*(1 - p)/n)),
+    ('missing', 'this is how p moves with the logit, p(1 − p); the slope of the loss in p belongs to it, and there the targets come in',
+        bits(lambda p, y, n: p*(1 - p)/n)),
     ('missing', 'the targets are missing: p − y', bits(lambda p, y, n: p/n)),
     ('swapped', 'that is the loss of each sample, not its gradient', bits(lambda p, y, n: -(y*p.log() + (1 - y)*(1 - p).log())/n)),
-    ('swapped', 'that is the loss of each sample, not its gradient', sets_inp(lambda inp, targ: F.binary_cross_entropy_with_logits(inp, targ[:, None], reduction='none')/len(inp))),
+    ('swapped', 'that is the loss of each sample, not its gradient',
+        sets_inp(lambda inp, targ: F.binary_cross_entropy_with_logits(inp, targ[:, None], reduction='none')/len(inp))),
     ('missing', 'the slope of the sigmoid is p(1 − p): here 1 − p is missing', bits(lambda p, y, n: (p - y)/(p*(1 - p))*p/n)),
     ('missing', 'the slope of the sigmoid is p(1 − p): here p is missing', bits(lambda p, y, n: (p - y)/(p*(1 - p))*(1 - p)/n)),
-    *[('missing', 'keeping p away from 0 and 1, or what stands below the line away from 0, changes the gradient far out: multiply the two slopes on paper first, and nothing is left below the line', f) for little in (1e-15, 1e-12, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6) for f in kept_away(little)],
+    *[('missing', 'keeping p away from 0 and 1, or what stands below the line away from 0, changes the gradient far out: multiply the two slopes on paper first, and nothing is left below the line', f) for little in (1e-15, 1e-12, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3) for f in kept_away(little)],
     ])]
 
 # %% ../../nbs/exercises/cross_entropy.ipynb #ce12e0015
@@ -280,6 +314,7 @@ def number_or_0(attempt, args, names):
     got = number(attempt, args, names)['result']
     return dict(result=got*(got.abs() > 1e-13) if isinstance(got, torch.Tensor) and got.ndim == 0 else got)
 
+# %% ../../nbs/exercises/cross_entropy.ipynb #0cb8cb70
 TASKS += [Exercise('temperature_grad', 'temperature_grad(inp, targ, tau)', temperature_cases, run=number_or_0, asks='a number',
     right=cooled(lambda d, u, t, n: -(d*u).sum()/(t*t*n)),
     meaning='One number for all: every logit of every sample is divided by the same τ, so everything that comes back is summed.',
@@ -292,15 +327,22 @@ TASKS += [Exercise('temperature_grad', 'temperature_grad(inp, targ, tau)', tempe
     ('factor', 'the slope of 1/τ is −1/τ², which is missing', cooled(lambda d, u, t, n: -(d*u).sum()/n)),
     ('swapped', 'the slope of u/τ has u in it, not u/τ: one τ too much', cooled(lambda d, u, t, n: -(d*u).sum()/(t**3*n))),
     ('swapped', 'p is the softmax of u/τ, not of u', lambda inp, targ, tau: -((inp.softmax(1) - one_hot(inp, targ))*inp).sum()/(tau*tau*len(inp))),
-    ('missing', 'the sum of p − y over the classes is always 0. z = u/τ moves with τ by −u/τ², so u has to be multiplied in before the sum', cooled(lambda d, u, t, n: -d.sum()/(t*t*n))),
+    ('missing', 'the sum of p − y over the classes is always 0. z = u/τ moves with τ by −u/τ², so u has to be multiplied in before the sum',
+        cooled(lambda d, u, t, n: -d.sum()/(t*t*n))),
     ('missing', 'only the logit of the right class counts here; τ moves all of them', cooled(lambda d, u, t, n: -(d*u).sum()/(t*t*n), lambda p, y: (p - 1)*y)),
-    ('missing', 'the probabilities are missing in p − y', cooled(lambda d, u, t, n: -(d*u).sum()/(t*t*n), lambda p, y: -y)),
+    ('missing', 'the way through log Σ e^(u/τ) is missing, which hangs on τ as well: with both ways it is p − y that u is multiplied with, not −y alone',
+        cooled(lambda d, u, t, n: -(d*u).sum()/(t*t*n), lambda p, y: -y)),
     ('missing', 'the right class is missing in p − y', cooled(lambda d, u, t, n: -(d*u).sum()/(t*t*n), lambda p, y: p)),
     ('factor', 'the mean over the classes, where their sum is asked for: the mean of the loss is over the n samples only', cooled(lambda d, u, t, n: -(d*u).mean()/(t*t))),
     ('sign', 'the slope of 1/τ is −1/τ²: the minus and one τ are missing', cooled(lambda d, u, t, n: (d*u).sum()/(t*n))),
     ('sign', 'the slope of 1/τ is −1/τ², which is missing', cooled(lambda d, u, t, n: (d*u).sum()/n)),
-    ('sign', 'a larger τ makes u/τ smaller: the slope of u/τ is −u/τ². Here the minus is missing, and one τ is too much', cooled(lambda d, u, t, n: (d*u).sum()/(t**3*n))),
-    *[('swapped', 'the logits are divided by τ, not multiplied with it', warmed(f)) for f in (lambda d, u, t, n: (d*u).sum()/n, lambda d, u, t, n: -(d*u).sum()/(t*t*n), lambda d, u, t, n: -(d*u).sum()/(t*n), lambda d, u, t, n: -(d*u).sum()/n)],
-    *[('swapped', 'p is the softmax of u/τ, not of u; and the slope of u/τ in τ is −u/τ²', lambda inp, targ, tau, by=by: ((inp.softmax(1) - one_hot(inp, targ))*inp).sum()*by(tau)/len(inp)) for by in (lambda t: t**-2, lambda t: -1/t, lambda t: 1/t, lambda t: -1, lambda t: 1)],
-    *[('swapped', 'τ does not scale the loss: it stands inside, and each p moves with it. The chain goes from τ to z = u/τ, and from z to the loss', lambda inp, targ, tau, by=by: F.cross_entropy(inp/tau, targ)*by(tau)) for by in (lambda t: -1/t, lambda t: -1/t**2, lambda t: 1/t, lambda t: 1)],
+    ('sign', 'a larger τ makes u/τ smaller: the slope of u/τ is −u/τ². Here the minus is missing, and one τ is too much',
+        cooled(lambda d, u, t, n: (d*u).sum()/(t**3*n))),
+    *[('swapped', 'the logits are divided by τ, not multiplied with it', warmed(f)) for f in (lambda d, u, t, n: (d*u).sum()/n,
+        lambda d, u, t, n: -(d*u).sum()/(t*t*n), lambda d, u, t, n: -(d*u).sum()/(t*n), lambda d, u, t, n: -(d*u).sum()/n)],
+    *[('swapped', 'p is the softmax of u/τ, not of u; and the slope of u/τ in τ is −u/τ²',
+        lambda inp, targ, tau, by=by: ((inp.softmax(1) - one_hot(inp, targ))*inp).sum()*by(tau)/len(inp)) for by in (lambda t: t**-2, lambda t: -1/t,
+        lambda t: 1/t, lambda t: -1, lambda t: 1)],
+    *[('swapped', 'τ does not scale the loss: it stands inside, and each p moves with it. The chain goes from τ to z = u/τ, and from z to the loss',
+        lambda inp, targ, tau, by=by: F.cross_entropy(inp/tau, targ)*by(tau)) for by in (lambda t: -1/t, lambda t: -1/t**2, lambda t: 1/t, lambda t: 1)],
     ])]

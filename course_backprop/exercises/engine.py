@@ -39,7 +39,8 @@ Question('recall_layer_twice', 'overwrite it', 'It is set, not added, so the fir
     {'add to it': 'That is what it should do. But `backward` in lesson 7 says `self.w.g = ...`.', 'nothing': 'Both calls of `backward` set `.g` of the same tensor.'}, '',
     ('What does the line in `Lin.backward` do with `self.w.g`?', '`self.w.g = ...` sets it. And it runs twice.', 'The second one takes the place of the first.')),
 Question('recall_row_g', (30, 40), '`x.g = y.g @ w.t()`: what arrives, times the weight that each number of x was multiplied by.',
-    {(10, 20): 'That is w.g, what arrives times x. How fast does y move with x?', (3, 4): 'Those are the slopes of y. What arrives is multiplied with them.', (13, 14): 'What arrives is multiplied with the slopes, not added.',
+    {(10, 20): 'That is w.g, what arrives times x. How fast does y move with x?', (3, 4): 'Those are the slopes of y. What arrives is multiplied with them.',
+        (13, 14): 'What arrives is multiplied with the slopes, not added.',
      70: 'Each number of x has a gradient of its own.'}, 'y = x₁·3 + x₂·4. How fast does y move with x₁, and how fast with x₂? Times 10.',
     ('y = x₁·3 + x₂·4. What are its slopes in x₁ and x₂?', '3 and 4. What arrives, 10, is multiplied with each.', '10·3 and 10·4')),
 Question('fork_a_g', 36, '12 comes back along one arrow and 24 along the other, and L feels both.',
@@ -58,7 +59,10 @@ Question('nearest_first_a_g', 2, 'm passed on its 1 before the 3 from b had arri
     {8: 'So it should be. But m has its turn second: what has arrived there by then?', 6: 'That is the way through b. When m has its turn, has anything come from b?'}, 'L sends 1 to m and 1 to b. Then m has its turn, and only then b.',
     ('What is m.g when m has its turn?', '1, which came from L. m = 2a sends 2·1 on to a. After that b has its turn.', 'b sends 3 to m, which had its turn already: a stays at 2.')),
 Question('exp_rule', 15, 'The slope of eˣ is eˣ itself, which is y: nothing has to be computed anew.',
-    {3: 'That is what arrives. It is multiplied with the slope of eˣ at x.', 3*math.exp(5): 'That takes 5 for x. It is y: what eˣ came out as, and so the slope itself.', math.exp(5): 'That takes 5 for x, and it is y. And what arrives is multiplied with the slope.', 5: 'That is the slope alone. What arrives is multiplied with it.', 8: 'The chain rule multiplies.'}, 'The rule is g·y.',
+    {3: 'That is what arrives. It is multiplied with the slope of eˣ at x.',
+        3*math.exp(5): 'That takes 5 for x. It is y: what eˣ came out as, and so the slope itself.',
+        math.exp(5): 'That takes 5 for x, and it is y. And what arrives is multiplied with the slope.',
+        5: 'That is the slope alone. What arrives is multiplied with it.', 8: 'The chain rule multiplies.'}, 'The rule is g·y.',
     ('What is the derivative of eˣ?', 'eˣ, and that came out as 5.', '3·5')),
 Question('stretched_dimension', 1, 'One number of a was used in five columns.',
     {0: 'Over dimension 0 it would become (1,5). a has four rows, and each has its own number.', -1: 'That is the same one here; counted from the front?'}, 'Which of the two dimensions is 1 in a, and 5 in g?',
@@ -119,6 +123,7 @@ def as_met(made_from, root, step=1): # the walk goes into depth, and each name s
             waiting += made_from[name][::step]
     return line[::-1]
 
+# %% ../../nbs/exercises/engine.ipynb #1d2faad5
 def seen_early(made_from, root, step=1): # a name counts as seen when it is put on the pile
     done, seen, waiting = [], {root}, [(root, False)]
     while waiting:
@@ -152,6 +157,7 @@ def all_users(made_from, root): # a name waits for all that use it, for those to
             if not left[o]: free.append(o)
     return line
 
+# %% ../../nbs/exercises/engine.ipynb #e99a0e0b
 def once_down(made_from, root, users=False): # waits for each place in a list, and counts each name down once; from the leaves, or from the root
     left, line = {o: sum(list(v).count(o) for v in made_from.values()) if users else len(v) for o, v in made_from.items()}, []
     after = {o: set(made_from[o]) if users else {name for name, v in made_from.items() if o in v} for o in made_from}
@@ -165,20 +171,29 @@ def once_down(made_from, root, users=False): # waits for each place in a list, a
 
 def is_order(made_from, root, names): return order_fault(made_from, root, names) == ('', '')
 
+# %% ../../nbs/exercises/engine.ipynb #d0650f91
 ORDER_SLIPS = [  # a sentence, and whether a list of names is so; it is said if it holds in all graphs
     ('The list is the wrong way round: the root comes last. Turned round it is right', lambda made_from, root, names: is_order(made_from, root, names[::-1])),
     ('All that is missing is the root, at the end', lambda made_from, root, names: is_order(made_from, root, names + [root])),
-    ('Without the names that the root was not made from, it is right: begin at the root, and go to what each name was made from', lambda made_from, root, names: is_order(made_from, root, [o for o in names if o in right_order(made_from, root)])),
-    ('That is the order of the dict. It says nothing of who was made from whom', lambda made_from, root, names: names in (list(made_from), list(made_from)[::-1])),
-    ('That is the order of the alphabet. It says nothing of who was made from whom', lambda made_from, root, names: names in (sorted(names), sorted(names)[::-1]) and set(names) >= set(right_order(made_from, root))),
-    ('If each name kept only its first place in the list, it would be right', lambda made_from, root, names: is_order(made_from, root, list(dict.fromkeys(names)))),
+    ('Without the names that the root was not made from, it is right: begin at the root, and go to what each name was made from',
+        lambda made_from, root, names: is_order(made_from, root, [o for o in names if o in right_order(made_from, root)])),
+    ('That is the order of the dict. It says nothing of who was made from whom',
+        lambda made_from, root, names: names in (list(made_from), list(made_from)[::-1])),
+    ('That is the order of the alphabet. It says nothing of who was made from whom',
+        lambda made_from, root, names: names in (sorted(names), sorted(names)[::-1]) and set(names) >= set(right_order(made_from, root))),
+    ('If each name kept only its first place in the list, it would be right',
+        lambda made_from, root, names: is_order(made_from, root, list(dict.fromkeys(names)))),
     ('A name that waits already is passed over when a longer way meets it again, and keeps the place of the shorter way. It may count as seen only when it is *taken*', lambda made_from, root, names: names in [seen_early(made_from, root, k) for k in (1, -1)]),
-    ('Nearest to the root is no order: a name that is reached by a short way and by a long one has to stand before all that is on the long one', lambda made_from, root, names: set(names) == set(right_order(made_from, root)) and any(by_distance(made_from, root, o) for o in (names, names[::-1]))),
-    ('Each name stands where the walk met it first. It may stand only when all it was made from does', lambda made_from, root, names: any(o in [as_met(made_from, root, k) for k in (1, -1)] for o in (names, names[::-1]))),
+    ('Nearest to the root is no order: a name that is reached by a short way and by a long one has to stand before all that is on the long one',
+        lambda made_from, root, names: set(names) == set(right_order(made_from, root)) and any(by_distance(made_from, root, o) for o in (names, names[::-1]))),
+    ('Each name stands where the walk met it first. It may stand only when all it was made from does',
+        lambda made_from, root, names: any(o in [as_met(made_from, root, k) for k in (1, -1)] for o in (names, names[::-1]))),
     ('Of all that a name was made from, only one was followed', lambda made_from, root, names: names in [one_way(made_from, root, k) for k in (0, -1)]),
-    ('A name has to wait only for those users that the root was made from; others never come', lambda made_from, root, names: all_users(made_from, root) in (names, names[::-1]) or sorted(all_users(made_from, root)) == sorted(names)),
+    ('A name has to wait only for those users that the root was made from; others never come',
+        lambda made_from, root, names: all_users(made_from, root) in (names, names[::-1]) or sorted(all_users(made_from, root)) == sorted(names)),
     ('A name may stand twice in the list of what another was made from. Where it counts twice and is counted down only once, the turn never comes: count the *different* names',
-        lambda made_from, root, names: any(set(names) & needed == set(o) & needed for needed in [set(right_order(made_from, root))] for o in (once_down(made_from, root), once_down(made_from, root, True)))),
+        lambda made_from, root, names: any(set(names) & needed == set(o) & needed for needed in [set(right_order(made_from,
+            root))] for o in (once_down(made_from, root), once_down(made_from, root, True)))),
 ]
 
 # %% ../../nbs/exercises/engine.ipynb #e1160032
@@ -186,6 +201,7 @@ def deep(verdict, case): # of a function that calls itself
     says = f'Python lets a function call itself about 1,000 times, one inside the other, and this graph is a chain of {len(case.args["made_from"]):,}. Keep a list of the names that wait, and take from its end.'
     return verdict._replace(says=f'{verdict.says}\n{says}') if len(case.args['made_from']) > 900 else verdict
 
+# %% ../../nbs/exercises/engine.ipynb #8d2dc4a6
 class OrderExercise(Exercise):
     "A list that is judged by what stands in it before what"
     def judged(self, attempt, explain=True): # as `judge` calls it; to a `Verdict`
@@ -197,7 +213,8 @@ class OrderExercise(Exercise):
             except (Exception, SystemExit) as e: return raised(self, e, attempt, case)
             cause, says = ('changed-input', 'The graph was changed; whoever handed it over still needs it') if own != graph else order_fault(graph, root, names)
             if says:
-                slip = cause not in ('dtype', 'changed-input') and self.slip(attempt, [case]) and self.slip(attempt, [o for o in self.all_cases() if len(o.args['made_from']) < 40])
+                slip = cause not in ('dtype', 'changed-input') and self.slip(attempt, [case]) and self.slip(attempt,
+                    [o for o in self.all_cases() if len(o.args['made_from']) < 40])
                 says += f'.\n{slip}' if slip else ''
                 shown = f'{graph}, root {root!r}: {names}' if len(graph) < 9 else case.label
                 return self.verdict(cause, '', f'{says}.\nThe graph: {shown}.' if len(graph) < 9 else f'{says}.', case.label)
@@ -231,6 +248,7 @@ def order_graphs():
 def order_cases():
     for graph, root in order_graphs(): yield Case(f'a graph of {len(graph)} values', dict(made_from=graph, root=root), {})
 
+# %% ../../nbs/exercises/engine.ipynb #c4b0ed73
 def right_order(made_from, root):
     done, seen, waiting = [], set(), [(root, False)]
     while waiting:
@@ -267,8 +285,10 @@ def num_case(leaves, program, family='a few operations'):
     values = run_program(lambda x, left=iter(ts): next(left), leaves, program)
     grads = torch.autograd.grad(values[-1], [*ts, values[-1]], allow_unused=True)
     want = torch.stack([torch.zeros((), dtype=torch.float64) if g is None else g for g in grads])
-    return Case(f'{len(leaves)} numbers, {len(program)} operations', dict(leaves=leaves, program=deque(program)), dict(data=values[-1].detach(), g=want), family=family)
+    return Case(f'{len(leaves)} numbers, {len(program)} operations', dict(leaves=leaves, program=deque(program)), dict(data=values[-1].detach(), g=want),
+        family=family)
 
+# %% ../../nbs/exercises/engine.ipynb #c5a75a2f
 def num_cases():
     yield num_case([2.], [('+', 0, 0), ('+', 1, 1)])
     yield num_case([3., -2.], [('*', 0, 1), ('+', 2, 0)])
@@ -303,6 +323,7 @@ class RightNum:
         for v in reversed(nodes):
             for o, slope in v.made_from: self.give(o, self.share(v.g, slope))
 
+# %% ../../nbs/exercises/engine.ipynb #00cc6877
 def right_order_of(root):
     graph, waiting = {}, [root]
     while waiting:
@@ -321,6 +342,7 @@ class NumMinus(RightNum):
 class NumOwn(RightNum):
     def __mul__(self, o): o = self.lift(o); return type(self)(self.data*o.data, (self, self.data), (o, o.data))
 
+# %% ../../nbs/exercises/engine.ipynb #a25cd818
 class NumNearest(RightNum):
     once = staticmethod(dict.fromkeys)
     def order(self):
@@ -344,6 +366,7 @@ class NumDeepest(RightNum):
                 waiting += [o for o, _ in v.made_from][::self.step]
         return line[::-1]
 
+# %% ../../nbs/exercises/engine.ipynb #ca4e303f
 class NumDeepestRight(NumDeepest): step = 1
 
 class NumForwards(RightNum):
@@ -357,6 +380,7 @@ class NumQueue(RightNum):
             if len(line) > 99_999: raise RecursionError('every path is walked')
         return line[::-1]
 
+# %% ../../nbs/exercises/engine.ipynb #0fc628da
 class NumSpread(RightNum):
     def backward(self):
         nodes = self.order()
@@ -400,6 +424,7 @@ class NumEqual(RightNum): # two values with one number are one
     def __eq__(self, o): return self.data == o.data
     def __hash__(self): return hash(self.data)
 
+# %% ../../nbs/exercises/engine.ipynb #561d44e0
 class NumTimes(RightNum):
     def clear(self, nodes):
         for v in nodes: v.g = 1.
@@ -424,6 +449,7 @@ class NumMet(RightNum): # a value passes on what it has where it is met first
 class NumMetAdds(NumMet):
     def clear(self, nodes): pass
 
+# %% ../../nbs/exercises/engine.ipynb #676d0ade
 class NumMetClears(NumMet):
     def clear(self, nodes): super().clear([o for o in nodes if not o.made_from])
 
@@ -438,8 +464,10 @@ def clears(which): # function of a value and the root
 CLEARS = [
     ('a pass adds to what the pass before it left: set `.g` of all values behind the root to 0 first', lambda v, root: v is root),
     ('what was made is cleared before a pass, and the leaves are not: they add to what the pass before left', lambda v, root: v.made_from),
-    ('the leaves are cleared before a pass, and what was made is not: it passes on what the pass before left, too', lambda v, root: not v.made_from or v is root),
-    ('only what the root itself was made from is cleared before a pass. All values behind it have to be', lambda v, root: v is root or any(v is o for o, _ in root.made_from))]
+    ('the leaves are cleared before a pass, and what was made is not: it passes on what the pass before left, too',
+        lambda v, root: not v.made_from or v is root),
+    ('only what the root itself was made from is cleared before a pass. All values behind it have to be',
+        lambda v, root: v is root or any(v is o for o, _ in root.made_from))]
 
 # %% ../../nbs/exercises/engine.ipynb #e1160012
 class NumExercise(Exercise):
@@ -449,6 +477,7 @@ class NumExercise(Exercise):
         deep = 'Python lets a function call itself about 1,000 times, one inside the other, and a chain of values may be longer. Keep a list of those that wait, and take from its end, as in `graph_order`.'
         return said._replace(says=f'{said.says}\n{deep}') if 'RecursionError' in said.says else said
 
+# %% ../../nbs/exercises/engine.ipynb #299bf1de
 TASKS += [NumExercise('num_engine', 'Num(2.); a + b; a - b; a*b; root.backward()', num_cases, run=run_num, right=RightNum,
     stub=('__init__', '__add__', '__sub__', '__mul__', 'backward'), unset='is missing on some value',
     meaning='The whole idea of an autograd engine, on numbers. Tensors need rules for slopes, and a sum over what was stretched.',
@@ -472,15 +501,19 @@ TASKS += [NumExercise('num_engine', 'Num(2.); a + b; a - b; a*b; root.backward()
     ('missing', 'at the end every `.g` is 0. The root gets its 1 after the clearing, and nothing is cleared after that', num_but(first=lambda self: 0.)),
     ('swapped', 'the walk starts with a 1 at the root: so fast the root moves with itself. Its *value* stands there', num_but(first=lambda self: self.data)),
     ('missing', 'what arrives is passed on as it is. On each arrow it is multiplied with the slope', num_but(share=lambda self, g, slope: g)),
-    ('missing', 'the slopes alone are added up. Each is multiplied with what has arrived at the value that passes on', num_but(share=lambda self, g, slope: slope)),
+    ('missing', 'the slopes alone are added up. Each is multiplied with what has arrived at the value that passes on',
+        num_but(share=lambda self, g, slope: slope)),
     ('swapped', 'slopes are multiplied *along* a way. What comes by several ways is added', NumTimes),
     ('missing', 'only those that the root itself was made from get something. They pass it on to those behind them', NumLevel),
     *(('missing', 'a value passes on what it has where it is met first. What arrives later stays with it', num) for num in (NumMet, NumMetAdds, NumMetClears)),
     ('swapped', 'in a product each factor\'s slope is the other *factor*, not the product', product(lambda a, b: ((a, a.data*b.data), (b, a.data*b.data)))),
     ('swapped', 'a product got the slopes of a sum, 1 and 1. Each factor\'s slope is the other factor', product(lambda a, b: ((a, 1.), (b, 1.)))),
-    *(('missing', 'in a product one of the two factors gets nothing. Each gets the other times what arrives', product(slopes)) for slopes in (lambda a, b: ((a, b.data),), lambda a, b: ((b, a.data),))),
-    ('sign', 'in a − b the slope of a is 1, and that of b −1', difference(-1., 1.)), ('sign', 'in a − b the slope of a is 1, and that of b −1', difference(-1., -1.)),
-    *(('missing', 'a value that stands on both sides of one operation gets one share, and has two. A dict or a set holds it once; a list of pairs keeps both', num) for num in (NumOnce, NumOnceEach)),
+    *(('missing', 'in a product one of the two factors gets nothing. Each gets the other times what arrives',
+        product(slopes)) for slopes in (lambda a, b: ((a, b.data),), lambda a, b: ((b, a.data),))),
+    ('sign', 'in a − b the slope of a is 1, and that of b −1', difference(-1., 1.)),
+        ('sign', 'in a − b the slope of a is 1, and that of b −1', difference(-1., -1.)),
+    *(('missing', 'a value that stands on both sides of one operation gets one share, and has two. A dict or a set holds it once; a list of pairs keeps both',
+        num) for num in (NumOnce, NumOnceEach)),
     ('swapped', 'two values whose numbers are equal are taken for one and the same. What counts is which value it is', NumEqual),
     ])]
 
@@ -527,6 +560,7 @@ def look_again(g, shape): # without `keepdim`; what is left is looked at in each
         if n == 1 and g.shape[k] > 1: g = g.sum(k)
     return g
 
+# %% ../../nbs/exercises/engine.ipynb #4c64fe3e
 def from_left(last, beyond=True): # function of what is summed and `shape`
     def f(g, shape):
         dims = [k for k in range(g.ndim if beyond else len(shape)) if k >= len(shape) or g.shape[k] != shape[k]]
@@ -548,24 +582,41 @@ def nothing(g, shape): return ()
 
 ONES = of_one, stretched
 
+# %% ../../nbs/exercises/engine.ipynb #c728f654
 SHAPE_SLIPS = [ # causes, sentences, versions; it is told by what comes back and by where it ends in an error
     ('shape', 'shapes are compared from the *right*: `shape` has nothing for the dimensions in front of `g`, and lies under its last ones. First sum those in front away',
         *(in_line(summed_over(other), last) for last in (summed_over(zeros, keepdim=False), front_only, lambda g, shape: g.reshape(shape)))),
     ('missing', 'only the dimensions in front were summed; those where `shape` has a 1 are stretched too',
         *(in_line(front_only, last) for last in (lambda g, shape: g.expand(shape), lambda g, shape: g.reshape(shape), lambda g, shape: g.view(shape)))),
-    ('shape', '`keepdim=True` is missing where `shape` has a 1: the dimension is summed and has to stay. Without it those behind it move up', *(summed_over(zeros, ones, keepdim=False) for ones in ONES), look_again, lambda g, shape: by_steps(g, shape, keepdim=False)),
-    ('shape', 'shapes are compared from the *right*: `shape` has nothing for the dimensions in front of `g`, and lies under its last ones', from_left(lambda g, shape: g), from_left(lambda g, shape: g.reshape(shape)), from_left(first_of), from_left(first_of, False),
-        from_left(lambda g, shape: g, False), lambda g, shape: summed_over(lambda g, shape: [k for k, (a, b) in enumerate(zip(g.shape, shape)) if a != b])(g, shape), *(summed_over(ones) for ones in ONES), *(summed_over(ones, zeros, keepdim=False) for ones in ONES)),
+    ('shape', '`keepdim=True` is missing where `shape` has a 1: the dimension is summed and has to stay. Without it those behind it move up',
+        *(summed_over(zeros, ones, keepdim=False) for ones in ONES), look_again, lambda g, shape: by_steps(g, shape, keepdim=False)),
+    ('shape', 'shapes are compared from the *right*: `shape` has nothing for the dimensions in front of `g`, and lies under its last ones',
+        from_left(lambda g, shape: g), from_left(lambda g, shape: g.reshape(shape)), from_left(first_of), from_left(first_of, False),
+        from_left(lambda g, shape: g, False), lambda g, shape: summed_over(lambda g, shape: [k for k, (a, b) in enumerate(zip(g.shape, shape)) if a != b])(g,
+            shape), *(summed_over(ones) for ones in ONES), *(summed_over(ones, zeros, keepdim=False) for ones in ONES)),
     ('shape', 'after each sum the dimensions are numbered anew: the next one in front is 0 again', *(summed_over(in_front, ones) for ones in ONES)),
-    ('shape', 'dimensions were taken away at the *end*. What was put in front of a shape stands first', *(summed_over(lambda g, shape: [-1]*(g.ndim - len(shape)), ones) for ones in ONES)),
-    ('shape', 'an empty tuple of dimensions means *all* to `sum`: leave it out then', lambda g, shape: front_only(g, shape).sum(of_one(g, shape), keepdim=True), lambda g, shape: g.sum(in_front(g, shape)).sum(of_one(g, shape), keepdim=True), lambda g, shape: front_only(g, shape).sum(stretched(g, shape), keepdim=True),
-        *(lambda g, shape, ones=ones: summed_over(ones)(g.sum(in_front(g, shape)), shape) for ones in ONES), lambda g, shape: g.sum(in_front(g, shape) + ones_of(g, shape), keepdim=True).reshape(shape), lambda g, shape: g.sum(in_front(g, shape) + ones_of(g, shape)).reshape(shape)),
-    ('swapped', 'the largest was taken. All that belong to one place are *summed*', lambda g, shape: by_steps(g, shape, reduce=torch.amax), lambda g, shape: by_steps(front_only(g, shape), shape, reduce=torch.amax), lambda g, shape: by_steps(front_only(g, shape, torch.amax), shape)),
+    ('shape', 'dimensions were taken away at the *end*. What was put in front of a shape stands first',
+        *(summed_over(lambda g, shape: [-1]*(g.ndim - len(shape)), ones) for ones in ONES))]
+
+# %% ../../nbs/exercises/engine.ipynb #a80196d4
+SHAPE_SLIPS += [
+    ('shape', 'an empty tuple of dimensions means *all* to `sum`: leave it out then', lambda g, shape: front_only(g, shape).sum(of_one(g, shape), keepdim=True),
+        lambda g, shape: g.sum(in_front(g, shape)).sum(of_one(g, shape), keepdim=True),
+        lambda g, shape: front_only(g, shape).sum(stretched(g, shape), keepdim=True),
+        *(lambda g, shape, ones=ones: summed_over(ones)(g.sum(in_front(g, shape)), shape) for ones in ONES),
+            lambda g, shape: g.sum(in_front(g, shape) + ones_of(g, shape), keepdim=True).reshape(shape),
+            lambda g, shape: g.sum(in_front(g, shape) + ones_of(g, shape)).reshape(shape)),
+    ('swapped', 'the largest was taken. All that belong to one place are *summed*', lambda g, shape: by_steps(g, shape, reduce=torch.amax),
+        lambda g, shape: by_steps(front_only(g, shape), shape, reduce=torch.amax), lambda g, shape: by_steps(front_only(g, shape, torch.amax), shape)),
     ('swapped', 'everything was summed, and each place got that sum. Only what was stretched is summed', lambda g, shape: g.sum().expand(shape)),
-    ('missing', 'only one dimension in front was summed; there may be several', *(summed_over(lambda g, shape: [0]*(g.ndim > len(shape)), ones) for ones in ONES)),
-    ('missing', 'only one of the dimensions where `shape` has a 1 was summed; there may be several', *(summed_over(zeros, lambda g, shape, ones=ones, part=part: ones(g, shape)[part]) for ones in ONES for part in (slice(1), slice(-1, None)))),
-    ('missing', 'nothing is summed. Several numbers of `g` belong to one place of `shape`, and it gets their sum', lambda g, shape: g.expand(shape), lambda g, shape: g, lambda g, shape: g.reshape(shape)),
-    ('missing', 'only the dimensions where `shape` has a 1 were summed; there may be some in front, which it hasn\'t got', lambda g, shape: g.sum(ones_of(g, shape)).reshape(shape), lambda g, shape: (g.sum(ones_of(g, shape)) if 1 in shape else g).reshape(shape)),
+    ('missing', 'only one dimension in front was summed; there may be several',
+        *(summed_over(lambda g, shape: [0]*(g.ndim > len(shape)), ones) for ones in ONES)),
+    ('missing', 'only one of the dimensions where `shape` has a 1 was summed; there may be several',
+        *(summed_over(zeros, lambda g, shape, ones=ones, part=part: ones(g, shape)[part]) for ones in ONES for part in (slice(1), slice(-1, None)))),
+    ('missing', 'nothing is summed. Several numbers of `g` belong to one place of `shape`, and it gets their sum', lambda g, shape: g.expand(shape),
+        lambda g, shape: g, lambda g, shape: g.reshape(shape)),
+    ('missing', 'only the dimensions where `shape` has a 1 were summed; there may be some in front, which it hasn\'t got',
+        lambda g, shape: g.sum(ones_of(g, shape)).reshape(shape), lambda g, shape: (g.sum(ones_of(g, shape)) if 1 in shape else g).reshape(shape)),
     ('missing', 'one of the copies was taken in front; all of their gradients are summed', lambda g, shape: by_steps(first_of(g, shape), shape))]
 
 # %% ../../nbs/exercises/engine.ipynb #e1160039
@@ -573,8 +624,10 @@ def outcome(f, case): # to what comes back, or to the error it ends in
     try: return within(SECONDS, lambda: f(case.args['g'].clone(), case.args['shape']))
     except (Exception, SystemExit) as e: return e
 
-def alike(a, b): return isinstance(a, BaseException) and isinstance(b, BaseException) or isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and same(a, b)
+def alike(a, b): return isinstance(a, BaseException) and isinstance(b, BaseException) or isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and same(a,
+    b)
 
+# %% ../../nbs/exercises/engine.ipynb #9d9fc487
 class StretchedExercise(Exercise):
     "An attempt that ends in an error for some shapes is known by what it gives for the others"
     def judged(self, attempt, explain=True): # as `judge` calls it; to a `Verdict`
@@ -632,7 +685,9 @@ def div_cases():
 
 def div_rule_of(to_b, to_a=lambda g, y, a, b: g/b): return lambda g, y, a, b: (to_a(g, y, a, b), to_b(g, y, a, b))
 
-TASKS += [PartsExercise('div_rule', 'div_rule(g, y, a, b)', div_cases, run=pair('to a', 'to b'), right=div_rule_of(lambda g, y, a, b: -g*a/b**2), asks='two tensors',
+# %% ../../nbs/exercises/engine.ipynb #df924491
+TASKS += [PartsExercise('div_rule', 'div_rule(g, y, a, b)', div_cases, run=pair('to a', 'to b'), right=div_rule_of(lambda g, y, a, b: -g*a/b**2),
+    asks='two tensors',
     meaning='−a/b² is −y/b: what came out serves again.',
     hints=('In y = a/b hold one still and move the other. What is the slope of a/b in a? And that of 1/b in b?',
            'On paper: a = 6, b = 2, g = 1. Make a a little larger: y grows by ½ of it. Make b a little larger: y becomes smaller, by a/b² = 1.5 for each unit.',
@@ -640,17 +695,22 @@ TASKS += [PartsExercise('div_rule', 'div_rule(g, y, a, b)', div_cases, run=pair(
     slips={'to a': [
     ('swapped', 'g·b is the rule of a product. Here a is divided by b, so its slope is 1/b', lambda g, y, a, b: g*b),
     ('swapped', 'that is the gradient of b: the two stand in the order a, b', lambda g, y, a, b: -g*a/b**2),
-    ('swapped', 'a is in it, or y, and does not belong there: y = a·(1/b) moves with a at the rate 1/b', lambda g, y, a, b: g*y, lambda g, y, a, b: g*a, lambda g, y, a, b: g*y/b, lambda g, y, a, b: g/a),
+    ('swapped', 'a is in it, or y, and does not belong there: y = a·(1/b) moves with a at the rate 1/b', lambda g, y, a, b: g*y, lambda g, y, a, b: g*a,
+        lambda g, y, a, b: g*y/b, lambda g, y, a, b: g/a),
     ('swapped', 'the slope of a/b in a is 1/b, with one b', lambda g, y, a, b: g/b**2, lambda g, y, a, b: -g/b**2),
     ], 'to b': [
     ('swapped', 'the slope of 1/b is −1/b²: one b is missing', lambda g, y, a, b: -g*a/b, lambda g, y, a, b: g*a/b),
-    ('swapped', 'b divides three times here, one too many: −a/b² is −y/b, as y has one b in it already', lambda g, y, a, b: -g*y/b**2, lambda g, y, a, b: g*y/b**2),
+    ('swapped', 'b divides three times here, one too many: −a/b² is −y/b, as y has one b in it already', lambda g, y, a, b: -g*y/b**2,
+        lambda g, y, a, b: g*y/b**2),
     ('swapped', 'the factor a is missing: y = a·(1/b)', lambda g, y, a, b: -g/b**2, lambda g, y, a, b: g/b**2),
     ('swapped', 'that is the rule of a product, in which b moves y at the rate a', lambda g, y, a, b: g*a, lambda g, y, a, b: -g*a),
     ('swapped', '1/b is how fast y moves with *a*. With b it moves at the rate −a/b²', lambda g, y, a, b: g/b, lambda g, y, a, b: -g/b),
-    ('swapped', 'the logarithm has the slope 1/b; asked is the slope of 1/b, which is −1/b²', lambda g, y, a, b: g*b.log(), lambda g, y, a, b: g*a*b.log(), lambda g, y, a, b: g*a*b.abs().log(), lambda g, y, a, b: g*b.abs().log()),
-    ('swapped', 'that is the quotient rule with a and b moving together. Here b alone moves, and a stands still', lambda g, y, a, b: g*(b - a)/b**2, lambda g, y, a, b: g*(a - b)/b**2),
-    ('swapped', 'b multiplies where it divides: −a/b²', lambda g, y, a, b: -g*a*b**2, lambda g, y, a, b: -g*a*b, lambda g, y, a, b: -g*y*b**2, lambda g, y, a, b: g*a*b**2),
+    ('swapped', 'the logarithm has the slope 1/b; asked is the slope of 1/b, which is −1/b²', lambda g, y, a, b: g*b.log(), lambda g, y, a, b: g*a*b.log(),
+        lambda g, y, a, b: g*a*b.abs().log(), lambda g, y, a, b: g*b.abs().log()),
+    ('swapped', 'that is the quotient rule with a and b moving together. Here b alone moves, and a stands still', lambda g, y, a, b: g*(b - a)/b**2,
+        lambda g, y, a, b: g*(a - b)/b**2),
+    ('swapped', 'b multiplies where it divides: −a/b²', lambda g, y, a, b: -g*a*b**2, lambda g, y, a, b: -g*a*b, lambda g, y, a, b: -g*y*b**2,
+        lambda g, y, a, b: g*a*b**2),
     ('swapped', 'a and b have changed places: −a/b²', lambda g, y, a, b: -g*b/a**2, lambda g, y, a, b: g*b/a**2),
     ('swapped', 'a is squared in it: the rate is −a/b², with one a', lambda g, y, a, b: -g*y**2, lambda g, y, a, b: -g*a**2/b, lambda g, y, a, b: g*y**2),
     ]})]
@@ -669,6 +729,7 @@ def on_top(y, x): return (x == y[:, None]).to(x.dtype)
 
 def shared_top(g, y, x): return g[:, None]*on_top(y, x)/on_top(y, x).sum(1, keepdim=True)
 
+# %% ../../nbs/exercises/engine.ipynb #0d55dcbe
 TASKS += [Exercise('amax_rule', 'amax_rule(g, y, x)', amax_cases, right=lambda g, y, x: shared_top(g, x.amax(1), x),
     meaning='What comes in at the top is divided among those who reach it. Nothing is lost, and nothing is made.',
     hints=('Who moves y? Only those that are equal to it. Compare x with y, which needs a second dimension for that.',
@@ -683,19 +744,29 @@ TASKS += [Exercise('amax_rule', 'amax_rule(g, y, x)', amax_cases, right=lambda g
     ('mean-for-sum', 'g was divided by the number of columns, not by that of those who tie', lambda g, y, x: g[:, None]*on_top(y, x)/x.shape[1]),
     ('wrong-mask', 'it is the largest of each *row*, not that of all', lambda g, y, x: g[:, None]*(x == x.max()).to(x.dtype)),
     ('swapped', 'x was multiplied in, where a share belongs', lambda g, y, x: shared_top(g, y, x)*x),
-    *(('swapped', 'that is softmax, the rule of a *rounded* maximum. Here those below the maximum get nothing', soft) for soft in (lambda g, y, x: g[:, None]*x.softmax(1),)),
-    ('wrong-mask', 'where several tie, only one of them got something: each gets the same part', lambda g, y, x: torch.zeros_like(x).scatter(1, x.shape[1] - 1 - x.flip(1).argmax(1, keepdim=True), g[:, None])),
-    ('factor', 'where several tie, each got a half. It is one part for each of those that tie, and there may be three', lambda g, y, x: g[:, None]*on_top(y, x)*torch.where(on_top(y, x).sum(1, keepdim=True) > 1, .5, 1.).to(x.dtype)),
-    ('factor', 'where several tie, each part was divided once too often by how many they are', lambda g, y, x: shared_top(g, y, x)/on_top(y, x).sum(1, keepdim=True)),
-    ('factor', 'where several tie, each part was multiplied by how many they are, where it is divided', lambda g, y, x: g[:, None]*on_top(y, x)*on_top(y, x).sum(1, keepdim=True)),
+    *(('swapped', 'that is softmax, the rule of a *rounded* maximum. Here those below the maximum get nothing',
+        soft) for soft in (lambda g, y, x: g[:, None]*x.softmax(1),)),
+    ('wrong-mask', 'where several tie, only one of them got something: each gets the same part',
+        lambda g, y, x: torch.zeros_like(x).scatter(1, x.shape[1] - 1 - x.flip(1).argmax(1, keepdim=True), g[:, None])),
+    ('factor', 'where several tie, each got a half. It is one part for each of those that tie, and there may be three',
+        lambda g, y, x: g[:, None]*on_top(y, x)*torch.where(on_top(y, x).sum(1, keepdim=True) > 1, .5, 1.).to(x.dtype)),
+    ('factor', 'where several tie, each part was divided once too often by how many they are',
+        lambda g, y, x: shared_top(g, y, x)/on_top(y, x).sum(1, keepdim=True)),
+    ('factor', 'where several tie, each part was multiplied by how many they are, where it is divided',
+        lambda g, y, x: g[:, None]*on_top(y, x)*on_top(y, x).sum(1, keepdim=True)),
     ('no-upstream', 'who reached the maximum, but g is not in it', lambda g, y, x: on_top(y, x)),
-    *(('wrong-mask', 'that is the gate of ReLU, which compares with 0. Here x is compared with y, the maximum of its row', gate) for gate in (lambda g, y, x: g[:, None]*(x > 0), lambda g, y, x: g[:, None]*(y > 0).to(x.dtype)[:, None]*on_top(y, x))),
-    ('wrong-mask', 'those *below* the maximum got g, and those who reached it nothing: it is the other way round', lambda g, y, x: g[:, None]*(x != y[:, None])),
-    *(('wrong-mask', 'the largest of each *column* was taken. y has the largest of each row', share) for share in (lambda g, y, x: g[:, None]*(x == x.amax(0)), lambda g, y, x: g[:, None]*(x == x.amax(0))/(x == x.amax(0)).sum(0),
+    *(('wrong-mask', 'that is the gate of ReLU, which compares with 0. Here x is compared with y, the maximum of its row',
+        gate) for gate in (lambda g, y, x: g[:, None]*(x > 0), lambda g, y, x: g[:, None]*(y > 0).to(x.dtype)[:, None]*on_top(y, x))),
+    ('wrong-mask', 'those *below* the maximum got g, and those who reached it nothing: it is the other way round',
+        lambda g, y, x: g[:, None]*(x != y[:, None])),
+    *(('wrong-mask', 'the largest of each *column* was taken. y has the largest of each row', share) for share in (lambda g, y, x: g[:, None]*(x == x.amax(0)),
+        lambda g, y, x: g[:, None]*(x == x.amax(0))/(x == x.amax(0)).sum(0),
         lambda g, y, x: g[:, None]*(x == x.amax(0))/(x == x.amax(0)).sum(1, keepdim=True))),
     ('wrong-mask', 'the smallest got g: it is the largest that moves y', lambda g, y, x: shared_top(g, x.amin(1), x)),
-    ('accumulated', 'those who tie are counted on from row to row. Each row begins at 0', lambda g, y, x: g[:, None]*on_top(y, x)/on_top(y, x).sum(1).cumsum(0)[:, None]),
-    ('mean-for-sum', 'g was divided by the number of rows; a row has one g of its own, and divides it among those who tie in it', lambda g, y, x: g[:, None]*on_top(y, x)/len(x)),
+    ('accumulated', 'those who tie are counted on from row to row. Each row begins at 0',
+        lambda g, y, x: g[:, None]*on_top(y, x)/on_top(y, x).sum(1).cumsum(0)[:, None]),
+    ('mean-for-sum', 'g was divided by the number of rows; a row has one g of its own, and divides it among those who tie in it',
+        lambda g, y, x: g[:, None]*on_top(y, x)/len(x)),
     ('factor', 'g was divided by the ties of *all* rows; each row has its own', lambda g, y, x: g[:, None]*on_top(y, x)/on_top(y, x).sum()),
     ])]
 
@@ -716,7 +787,8 @@ def logsumexp_cases():
             if far and n > 2: x[0] -= 2*far                      # one row at the other end
             def grads(up): return true_grads(lambda x: x.logsumexp(1), x.double(), upstream=up)[0]
             want = dict(y=x.double().logsumexp(1).to(x.dtype), gradient=grads(g.double()).to(x.dtype))
-            yield Case(label(x.dtype, n=n, i=i) + (f', around {far:g}' if far else ', one far above the others' if top is not None else ''), dict(x=x, g=g), want, dict(n=n, i=i), dict(gradient=grads(torch.ones(n).double())), g)
+            yield Case(label(x.dtype, n=n, i=i) + (f', around {far:g}' if far else ', one far above the others' if top is not None else ''), dict(x=x, g=g),
+                want, dict(n=n, i=i), dict(gradient=grads(torch.ones(n).double())), g)
 
 def soft_rule(y, gradient): return lambda x, g: (y(x), gradient(x, g))
 
@@ -731,12 +803,14 @@ def last_rise(x): # a comparison with the neighbour in the place of one with the
     rises = torch.cat([torch.ones_like(x[:, :1]), x.diff(dim=1)], 1) > 0
     return x.gather(1, (rises*torch.arange(x.shape[1])).amax(1, keepdim=True))
 
-SMALLER = lambda x: x.amin(1, keepdim=True), lambda x: x.mean(1, keepdim=True), lambda x: x[:, :1], lambda x: x[:, -1:], lambda x: x.median(1, keepdim=True)[0], lambda x: torch.maximum(x[:, :1], x[:, -1:]), last_rise
+SMALLER = lambda x: x.amin(1, keepdim=True), lambda x: x.mean(1, keepdim=True), lambda x: x[:, :1], lambda x: x[:, -1:], lambda x: x.median(1,
+    keepdim=True)[0], lambda x: torch.maximum(x[:, :1], x[:, -1:]), last_rise
 
 FAR = {('not-finite', 'e^1000 is more than a float can hold, and the logarithm of a sum of zeros is −∞: the maximum of each row is taken away first, and comes back only after the logarithm'): lambda x: torch.zeros_like(x[:, :1]),
     ('not-finite', 'what is taken away has to be the maximum of each *row*: with that of all, a row far below it has only zeros left'): lambda x: x.max().reshape(1, 1),
     ('not-finite', 'what is taken away has to be the *maximum* of the row. With something smaller an exponent may still be far above 0'): SMALLER,
-    ('not-finite', 'what is taken away is the largest number of all rows *so far*. Each row has a maximum of its own'): lambda x: x.amax(1, keepdim=True).cummax(0)[0],
+    ('not-finite', 'what is taken away is the largest number of all rows *so far*. Each row has a maximum of its own'): lambda x: x.amax(1,
+        keepdim=True).cummax(0)[0],
     ('not-finite', 'the largest *size* was taken away. In a row of negative numbers that is far above its maximum, and only zeros are left'): lambda x: x.abs().amax(1, keepdim=True)}
 
 def shifts(fs): return fs if isinstance(fs, tuple) else (fs,)
@@ -747,34 +821,47 @@ def grad_of(shift, up=lambda g: g[:, None]): return lambda x, g: up(g)*soft_top(
 
 def summed(x, g): return (x - TOP(x)).exp().sum(1)
 
+# %% ../../nbs/exercises/engine.ipynb #a2e6f7dd
 Y_SLIPS = [(*said, *map(y_of, shifts(fs))) for said, fs in FAR.items()] + [
     ('missing', 'what was taken away has to be added to y again', lambda x, g: summed(x, g).log()),
     ('swapped', 'what was taken away from x has to be *added* to y', lambda x, g: summed(x, g).log() - x.amax(1)),
     ('swapped', 'that is the maximum; its corner has to be rounded', lambda x, g: x.amax(1)),
-    ('mean-for-sum', 'a mean of exponentials, where their sum is asked for', lambda x, g: (x - TOP(x)).exp().mean(1).log() + x.amax(1), lambda x, g: x.exp().mean(1).log()),
-    ('swapped', 'the logarithm was taken of each exponential, which is x itself. First they are summed', lambda x, g: (x - TOP(x)).exp().log().sum(1) + x.amax(1), lambda x, g: (x - TOP(x)).sum(1) + x.amax(1), lambda x, g: x.sum(1), lambda x, g: x.exp().log().sum(1)),
+    ('mean-for-sum', 'a mean of exponentials, where their sum is asked for', lambda x, g: (x - TOP(x)).exp().mean(1).log() + x.amax(1),
+        lambda x, g: x.exp().mean(1).log()),
+    ('swapped', 'the logarithm was taken of each exponential, which is x itself. First they are summed',
+        lambda x, g: (x - TOP(x)).exp().log().sum(1) + x.amax(1), lambda x, g: (x - TOP(x)).sum(1) + x.amax(1), lambda x, g: x.sum(1),
+        lambda x, g: x.exp().log().sum(1)),
     ('missing', 'the logarithm of the sum is missing', lambda x, g: summed(x, g) + x.amax(1), lambda x, g: summed(x, g), lambda x, g: x.exp().sum(1)),
-    ('not-finite', 'numbers were cut off before the exponential. Taking the maximum of the row away loses nothing', *(lambda x, g, k=k: x.clamp(max=k).exp().sum(1).log() for k in (10., 20., 50., 80., 88., 100., 500., 700., 709.)),
+    ('not-finite', 'numbers were cut off before the exponential. Taking the maximum of the row away loses nothing',
+        *(lambda x, g, k=k: x.clamp(max=k).exp().sum(1).log() for k in (10., 20., 50., 80., 88., 100., 500., 700., 709.)),
         *(lambda x, g, k=k: x.clamp(-k, k).exp().sum(1).log() for k in (10., 20., 50., 80., 88., 100., 500., 700., 709.))),
     ('swapped', '1 more is in the sum than the exponentials of the row', lambda x, g: summed(x, g).log1p() + x.amax(1))]
 
 # %% ../../nbs/exercises/engine.ipynb #e1160035
 GRADIENT_SLIPS = [(*said, *map(grad_of, shifts(fs))) for said, fs in FAR.items()] + [
-    ('not-finite', 'above and below the same has to be taken away; on one side e^1000 is left', lambda x, g: g[:, None]*(x - TOP(x)).exp()/x.exp().sum(1, keepdim=True), lambda x, g: g[:, None]*x.exp()/summed(x, g)[:, None]),
+    ('not-finite', 'above and below the same has to be taken away; on one side e^1000 is left',
+        lambda x, g: g[:, None]*(x - TOP(x)).exp()/x.exp().sum(1, keepdim=True), lambda x, g: g[:, None]*x.exp()/summed(x, g)[:, None]),
     ('no-upstream', 'the slopes alone; the chain rule multiplies them with g', lambda x, g: soft_top(x)[1]),
-    ('swapped', 'the whole g goes to the largest: that is the rule of `amax`', lambda x, g: shared_top(g, x.amax(1), x), lambda x, g: g[:, None]*on_top(x.amax(1), x)),
+    ('swapped', 'the whole g goes to the largest: that is the rule of `amax`', lambda x, g: shared_top(g, x.amax(1), x),
+        lambda x, g: g[:, None]*on_top(x.amax(1), x)),
     ('missing', 'the exponentials have to be divided by their sum', lambda x, g: g[:, None]*(x - TOP(x)).exp(), lambda x, g: g[:, None]*x.exp()),
-    ('swapped', 'p·(1 − p) belongs to the softmax as an *output*. Here the softmax is the gradient itself', lambda x, g: g[:, None]*soft_top(x)[1]*(1 - soft_top(x)[1])),
+    ('swapped', 'p·(1 − p) belongs to the softmax as an *output*. Here the softmax is the gradient itself',
+        lambda x, g: g[:, None]*soft_top(x)[1]*(1 - soft_top(x)[1])),
     ('swapped', 'that is the logarithm of the softmax; the gradient is the softmax itself', lambda x, g: g[:, None]*x.log_softmax(1)),
-    ('missing', 'the logarithm has the slope 1/Σ. But Σ moves with each x as well, by its e^x', lambda x, g: g[:, None]/summed(x, g)[:, None], lambda x, g: (g[:, None]/summed(x, g)[:, None]).expand_as(x), lambda x, g: g[:, None]/x.exp().sum(1, keepdim=True), lambda x, g: (g[:, None]/x.exp().sum(1, keepdim=True)).expand_as(x)),
-    ('swapped', 'the share of x itself was taken. It is the share of its exponential, e^x/Σe^x', lambda x, g: g[:, None]*x/x.sum(1, keepdim=True), lambda x, g: g[:, None]*x/soft_top(x)[0][:, None]),
-    ('swapped', 'a 1 is taken away at the largest, as where a loss knows the right class. The gradient of logsumexp is the softmax alone', lambda x, g: g[:, None]*(soft_top(x)[1] - on_top(x.amax(1), x)), lambda x, g: soft_top(x)[1] - on_top(x.amax(1), x)),
+    ('missing', 'the logarithm has the slope 1/Σ. But Σ moves with each x as well, by its e^x', lambda x, g: g[:, None]/summed(x, g)[:, None],
+        lambda x, g: (g[:, None]/summed(x, g)[:, None]).expand_as(x), lambda x, g: g[:, None]/x.exp().sum(1, keepdim=True),
+        lambda x, g: (g[:, None]/x.exp().sum(1, keepdim=True)).expand_as(x)),
+    ('swapped', 'the share of x itself was taken. It is the share of its exponential, e^x/Σe^x', lambda x, g: g[:, None]*x/x.sum(1, keepdim=True),
+        lambda x, g: g[:, None]*x/soft_top(x)[0][:, None]),
+    ('swapped', 'a 1 is taken away at the largest, as where a loss knows the right class. The gradient of logsumexp is the softmax alone',
+        lambda x, g: g[:, None]*(soft_top(x)[1] - on_top(x.amax(1), x)), lambda x, g: soft_top(x)[1] - on_top(x.amax(1), x)),
     ('mean-for-sum', 'the mean of the exponentials stands where their sum belongs', lambda x, g: g[:, None]*soft_top(x)[1]*x.shape[1]),
     ('swapped', 'the softmax was taken of each column; y has one number a row', lambda x, g: g[:, None]*x.softmax(0))]
 GRADIENT_SLIPS += [(*said, *(grad_of(shift, lambda g: 1.) for shift in shifts(fs))) for said, fs in FAR.items()]
 
 # %% ../../nbs/exercises/engine.ipynb #e1160036
-TASKS += [PartsExercise('logsumexp_rule', 'logsumexp_rule(x, g)', logsumexp_cases, run=pair('y', 'gradient'), right=soft_rule(soft_y, soft_grad), asks='two tensors',
+TASKS += [PartsExercise('logsumexp_rule', 'logsumexp_rule(x, g)', logsumexp_cases, run=pair('y', 'gradient'), right=soft_rule(soft_y, soft_grad),
+    asks='two tensors',
     meaning='Its gradient is the softmax: positive parts that add up to 1. The next lesson is built on it.',
     hints=('What is log Σ eˣ if every x of a row is larger by c? Larger by c as well. So take something away first, and add it at the end. Which c makes the largest exponent 0?',
            'With c the maximum of the row: y = c + log Σ e^(x−c). The slope in x_i is e^(x_i)/Σ e^x, and the same c may be taken away there, above and below.',

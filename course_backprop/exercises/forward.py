@@ -82,30 +82,42 @@ def errors(output, targ): return output[:,0] - targ
 
 def around(d, less): return (d - d.mean()).pow(2).sum()/(len(d) - less)
 
+# %% ../../nbs/exercises/forward.ipynb #bc47e684
 TASKS += [Exercise('mse', 'mse(output, targ)', mse_cases, right=lambda output, targ: (output[:,0] - targ).pow(2).mean(),
     meaning='Each prediction was compared with its own target and with no other one.',
     hints=('On paper, n = 2: the predictions are 1 and 2, the targets 1 and 4. What must come out? Then print the shape of `output - targ`.',
            'A column (n,1) minus a vector (n,) is an (n,n) table. One of the two has to change its shape first.',
            'Take the column out with `output[:,0]`; then subtract, square, and take the mean.'),
     suspects=[
-    ('shape', 'here `output - targ` is a table (n,n): every prediction was compared with every target, not with its own alone', lambda output, targ: (output - targ).pow(2).mean()),
-    ('shape', 'here `output - targ` is a table (n,n): every prediction was compared with every target, not with its own alone', lambda output, targ: (output - targ).pow(2).sum()/len(output)),
+    ('shape', 'here `output - targ` is a table (n,n): every prediction was compared with every target, not with its own alone',
+        lambda output, targ: (output - targ).pow(2).mean()),
+    ('shape', 'here `output - targ` is a table (n,n): every prediction was compared with every target, not with its own alone',
+        lambda output, targ: (output - targ).pow(2).sum()/len(output)),
     ('swapped', 'this is the square of the mean: large errors of different sign cancel. Square each one first', lambda output, targ: (output[:,0] - targ).mean().pow(2)),
     ('swapped', 'square the difference, not each of the two', lambda output, targ: (output[:,0]**2 - targ**2).mean()),
-    ('swapped', 'the difference is taken before the square, in each sample: not between two means of squares', lambda output, targ: output.pow(2).mean() - targ.pow(2).mean()),
+    ('swapped', 'the difference is taken before the square, in each sample: not between two means of squares',
+        lambda output, targ: output.pow(2).mean() - targ.pow(2).mean()),
     *(('swapped', 'here the root is taken: what is asked for is the mean of the squares itself', f) for f in (
-        lambda output, targ: errors(output, targ).norm(), lambda output, targ: errors(output, targ).pow(2).mean().sqrt(), lambda output, targ: errors(output, targ).norm()/len(targ))),
-    ('swapped', 'this is the square of the mean distance. Square each one first, then take the mean', lambda output, targ: errors(output, targ).abs().mean()**2),
-    *(('swapped', 'the errors were added up before they were squared, so that errors of different sign cancel. Square each one first', lambda output, targ, many=many: errors(output, targ).sum()**2/many(targ)) for many in (len, lambda t: 1)),
+        lambda output, targ: errors(output, targ).norm(), lambda output, targ: errors(output, targ).pow(2).mean().sqrt(),
+            lambda output, targ: errors(output, targ).norm()/len(targ))),
+    ('swapped', 'this is the square of the mean distance. Square each one first, then take the mean',
+        lambda output, targ: errors(output, targ).abs().mean()**2),
+    *(('swapped', 'the errors were added up before they were squared, so that errors of different sign cancel. Square each one first',
+        lambda output, targ, many=many: errors(output, targ).sum()**2/many(targ)) for many in (len, lambda t: 1)),
     *(('swapped', 'this is the spread of the errors around their own mean: if all predictions are too high by the same, nothing of it is seen. Take the squares of the errors themselves', f) for f in (
-        lambda output, targ: around(errors(output, targ), 0), lambda output, targ: around(errors(output, targ), 1), lambda output, targ: around(errors(output, targ), 0).sqrt(), lambda output, targ: around(errors(output, targ), 1).sqrt())),
-    *(('swapped', 'prediction and target were multiplied; what is squared is their difference', f) for f in (lambda output, targ: (output[:,0]*targ).mean(), lambda output, targ: (output*targ).mean())),
-    ('swapped', 'every target was compared with the first prediction: `output[0]` is a row, and `output[:,0]` is the column', lambda output, targ: (output[0] - targ).pow(2).mean()),
+        lambda output, targ: around(errors(output, targ), 0), lambda output, targ: around(errors(output, targ), 1),
+            lambda output, targ: around(errors(output, targ), 0).sqrt(), lambda output, targ: around(errors(output, targ), 1).sqrt())),
+    *(('swapped', 'prediction and target were multiplied; what is squared is their difference', f) for f in (lambda output, targ: (output[:,0]*targ).mean(),
+        lambda output, targ: (output*targ).mean())),
+    ('swapped', 'every target was compared with the first prediction: `output[0]` is a row, and `output[:,0]` is the column',
+        lambda output, targ: (output[0] - targ).pow(2).mean()),
     ('swapped', 'every prediction was compared with the first target; each has its own', lambda output, targ: (output[:,0] - targ[0]).pow(2).mean()),
-    *(('missing', 'the loss of one sample alone is in it; all are to be', lambda output, targ, k=k, many=many: errors(output, targ)[k].pow(2)/many(targ)) for k in (0, -1) for many in (lambda t: 1, len)),
+    *(('missing', 'the loss of one sample alone is in it; all are to be',
+        lambda output, targ, k=k, many=many: errors(output, targ)[k].pow(2)/many(targ)) for k in (0, -1) for many in (lambda t: 1, len)),
     ('swapped', 'this is a slope, twice the difference, and no square', lambda output, targ: 2*errors(output, targ).mean()),
     *(('swapped', 'the mean of the errors was taken first, so that errors of different sign cancel. Square each one, or take its size, before anything is added up', f) for f in (
-        lambda output, targ: errors(output, targ).mean().abs(), lambda output, targ: errors(output, targ).sum(), lambda output, targ: errors(output, targ).sum().abs())),
+        lambda output, targ: errors(output, targ).mean().abs(), lambda output, targ: errors(output, targ).sum(),
+            lambda output, targ: errors(output, targ).sum().abs())),
     ('swapped', 'the square is missing: errors of different sign cancel', lambda output, targ: (output[:,0] - targ).mean())])]
 
 # %% ../../nbs/exercises/forward.ipynb #e1a00006
@@ -118,6 +130,7 @@ def count(term): return lambda sizes: sum(term(i, o) for i, o in zip(sizes, size
 
 def times(numbers): return torch.tensor(numbers, dtype=torch.float64).prod().item()
 
+# %% ../../nbs/exercises/forward.ipynb #bbc24227
 TASKS += [Exercise('count_params', 'count_params(sizes)', count_cases, run=number, asks='a number', tol=0., right=count(lambda i, o: i*o + o),
     meaning='39,301 for (784, 50, 1): all but 101 of them are in the first layer.',
     hints=('Count on paper for (2, 2, 1): the picture of the pencil network has nine blue boxes that are neither x nor y.',
@@ -131,27 +144,41 @@ TASKS += [Exercise('count_params', 'count_params(sizes)', count_cases, run=numbe
     ('swapped', 'only the first layer is counted', lambda sizes: sizes[0]*sizes[1] + sizes[1]),
     ('swapped', 'the inputs have no biases: one for each number that is *computed*', lambda sizes: count(lambda i, o: i*o)(sizes) + sum(sizes)),
     ('swapped', 'sizes were multiplied throughout. Each layer has a table of its own, and these are added up', lambda sizes: torch.tensor(sizes).prod().item()),
-    *(('missing', f'only the bias of the {which} layer is counted; every layer has one, as wide as its output', lambda sizes, bias=bias: count(lambda i, o: i*o)(sizes) + bias(sizes)) for which, bias in (('last', lambda z: z[-1]), ('first', lambda z: z[1]))),
-    *(('swapped', 'each output of a layer has a bias of its own: not one bias for each layer, or for each size', lambda sizes, more=more: count(lambda i, o: i*o)(sizes) + len(sizes) + more) for more in (0, -2)),
+    *(('missing', f'only the bias of the {which} layer is counted; every layer has one, as wide as its output',
+        lambda sizes, bias=bias: count(lambda i, o: i*o)(sizes) + bias(sizes)) for which, bias in (('last', lambda z: z[-1]), ('first', lambda z: z[1]))),
+    *(('swapped', 'each output of a layer has a bias of its own: not one bias for each layer, or for each size',
+        lambda sizes, more=more: count(lambda i, o: i*o)(sizes) + len(sizes) + more) for more in (0, -2)),
     *(('swapped', f'these are the {what}; what is counted is every single number in the weights and biases between them', f) for what, f in (
-        ('units of all layers', sum), ('hidden units', lambda sizes: sum(sizes[1:-1])), ('layers', lambda sizes: len(sizes) - 1), ('layers', len), ('tensors', lambda sizes: 2*(len(sizes) - 1)))),
-    ('swapped', 'this counts one layer from the first size to the last; each layer leads from one size to the next', lambda sizes: sizes[0]*sizes[-1] + sizes[-1]),
-    *(('swapped', 'every layer was counted as if `sizes[0]` numbers went into it; a layer takes in what the one before it puts out', f) for f in (lambda sizes: (sizes[0] + 1)*sum(sizes[1:]), lambda sizes: sizes[0]*sum(sizes[1:]))),
+        ('units of all layers', sum), ('hidden units', lambda sizes: sum(sizes[1:-1])), ('layers', lambda sizes: len(sizes) - 1), ('layers', len),
+            ('tensors', lambda sizes: 2*(len(sizes) - 1)))),
+    ('swapped', 'this counts one layer from the first size to the last; each layer leads from one size to the next',
+        lambda sizes: sizes[0]*sizes[-1] + sizes[-1]),
+    *(('swapped', 'every layer was counted as if `sizes[0]` numbers went into it; a layer takes in what the one before it puts out',
+        f) for f in (lambda sizes: (sizes[0] + 1)*sum(sizes[1:]), lambda sizes: sizes[0]*sum(sizes[1:]))),
     ('missing', 'the last layer isn\'t counted', lambda sizes: count(lambda i, o: i*o + o)(sizes[:-1])),
     ('missing', 'the first layer isn\'t counted', lambda sizes: count(lambda i, o: i*o + o)(sizes[1:])),
     ('missing', 'the last layer alone is in it: what each layer has is added up', lambda sizes: sizes[-2]*sizes[-1] + sizes[-1]),
-    ('missing', 'the last layer alone is in it: what each layer has is added up. And the inputs have no bias: (i + 1)·o for a layer, not (i + 1)·(o + 1)', lambda sizes: (sizes[-2] + 1)*(sizes[-1] + 1)),
-    *(('swapped', 'a weight has a row for each input of its layer and a column for each output, two neighbouring sizes; here a size was multiplied by itself', f) for f in (
-        lambda sizes: sum(z*z + z for z in sizes[1:]), lambda sizes: sum(z*z + z for z in sizes[:-1]), lambda sizes: sum(z*z + z for z in sizes), lambda sizes: sum(z*z for z in sizes))),
-    *(('swapped', 'between two neighbours lies a layer, and each size in the middle belongs to two: (i, h) and (h, o). Here every second pair is left out', lambda sizes, f=f: f(sizes)) for f in (
-        lambda sizes: sum(i*o + o for i, o in zip(sizes[::2], sizes[1::2])), lambda sizes: sum(i*o for i, o in zip(sizes[::2], sizes[1::2])) + sum(sizes[1:]), lambda sizes: sum(i*o + o for i, o in zip(sizes, sizes[2:])))),
+    ('missing', 'the last layer alone is in it: what each layer has is added up. And the inputs have no bias: (i + 1)·o for a layer, not (i + 1)·(o + 1)',
+        lambda sizes: (sizes[-2] + 1)*(sizes[-1] + 1)),
+    *(('swapped', 'a weight has a row for each input of its layer and a column for each output, two neighbouring sizes; here a size was multiplied by itself',
+        f) for f in (
+        lambda sizes: sum(z*z + z for z in sizes[1:]), lambda sizes: sum(z*z + z for z in sizes[:-1]), lambda sizes: sum(z*z + z for z in sizes),
+            lambda sizes: sum(z*z for z in sizes))),
+    *(('swapped', 'between two neighbours lies a layer, and each size in the middle belongs to two: (i, h) and (h, o). Here every second pair is left out',
+        lambda sizes, f=f: f(sizes)) for f in (
+        lambda sizes: sum(i*o + o for i, o in zip(sizes[::2], sizes[1::2])), lambda sizes: sum(i*o for i, o in zip(sizes[::2], sizes[1::2])) + sum(sizes[1:]),
+            lambda sizes: sum(i*o + o for i, o in zip(sizes, sizes[2:])))),
     *(('swapped', 'the inputs have no bias: (i + 1)·o for a layer, not (i + 1)·(o + 1)', f) for f in (
         count(lambda i, o: (i + 1)*(o + 1)), lambda sizes: times([z + 1 for z in sizes]))),
-    *(('missing', 'only one layer is left in it: what each layer has is added up', f) for f in (lambda sizes: sizes[-2]*sizes[-1], lambda sizes: sizes[0]*sizes[1])),
-    *(('swapped', 'what the layers have was multiplied; it is added up', f) for f in (lambda sizes: times([i*o + o for i, o in zip(sizes, sizes[1:])]), lambda sizes: times(sizes) + sum(sizes[1:]))),
+    *(('missing', 'only one layer is left in it: what each layer has is added up', f) for f in (lambda sizes: sizes[-2]*sizes[-1],
+        lambda sizes: sizes[0]*sizes[1])),
+    *(('swapped', 'what the layers have was multiplied; it is added up', f) for f in (lambda sizes: times([i*o + o for i, o in zip(sizes, sizes[1:])]),
+        lambda sizes: times(sizes) + sum(sizes[1:]))),
     ('factor', 'i·o numbers in the weight, and o more in the bias: not 2·i·o', count(lambda i, o: 2*i*o)),
     ('swapped', 'i and o are multiplied: a weight has a number for each pair of an input and an output', count(lambda i, o: i + o)),
     ('swapped', 'i and o are multiplied: a weight has a number for each pair of an input and an output', count(lambda i, o: i + 2*o)),
+    *(('swapped', 'two layers are counted, however many sizes there are. Go through all pairs of neighbours', f) for f in (
+        lambda z: z[0]*z[1] + z[1] + z[1]*z[-1] + z[-1], lambda z: z[0]*z[1] + z[1] + z[-2]*z[-1] + z[-1], lambda z: z[0]*z[-2] + z[-2] + z[-2]*z[-1] + z[-1])),
     ('swapped', 'only the first two layers are counted; there may be any number of them', lambda sizes: count(lambda i, o: i*o + o)(sizes[:3]))])]
 
 # %% ../../nbs/exercises/forward.ipynb #e1a00008
@@ -195,6 +222,7 @@ def relu_last(inp, params): return deep(inp, params).relu()
 def left_alone(inp, params): return deep(inp, params, lambda z: z)
 def only(many): return lambda inp, params: deep(inp, params[:2*many])
 
+# %% ../../nbs/exercises/forward.ipynb #ee617f6a
 TASKS += [Exercise('deep_forward', 'deep_forward(inp, params)', deep_cases, right=deep,
     meaning='It is what every such network does, with two layers or with two hundred.',
     hints=('On paper: which steps are there for one layer, for two, for three? Write the chain of each with letters, as x → t → v → u.',
@@ -210,21 +238,32 @@ TASKS += [Exercise('deep_forward', 'deep_forward(inp, params)', deep_cases, righ
     ('missing', 'the bias of the last layer is missing', lambda inp, params: deep(inp, [*params[:-1], 0*params[-1]])),
     ('swapped', 'here the ReLU comes before the bias', lambda inp, params: before_bias(inp, params)),
     ('missing', 'all biases are missing', changed(b=lambda b: 0*b)),
-    ('missing', 'the biases of all layers but the last are missing', lambda inp, params: changed(b=lambda b: 0*b)(inp, [*params[:-1], torch.zeros_like(params[-1])]) + params[-1]),
+    ('missing', 'the biases of all layers but the last are missing',
+        lambda inp, params: changed(b=lambda b: 0*b)(inp, [*params[:-1], torch.zeros_like(params[-1])]) + params[-1]),
     ('sign', 'a bias is added, not taken off', changed(b=lambda b: -b)),
-    *(('swapped', f'{what} stands where ReLU belongs: what is negative becomes 0, and the rest stays as it is', lambda inp, params, gate=gate: deep(inp, params, gate)) for what, gate in (
-        ('another function', torch.sigmoid), ('another function', torch.tanh), ('a ReLU that leaks', lambda z: torch.where(z > 0, z, .01*z)), ('a ReLU that leaks', lambda z: torch.where(z > 0, z, .1*z)),
-        ('the absolute value', torch.abs), ('the gate alone, 0 or 1,', lambda z: (z > 0).to(z.dtype)), ('a ReLU upside down', lambda z: z.clamp(max=0)), ('a ReLU that is cut off at 1', lambda z: z.clamp(0, 1)))),
-    *(('swapped', 'nothing comes after the last layer: a prediction may be any number', lambda inp, params, f=f: f(deep(inp, params))) for f in (torch.sigmoid, torch.tanh, lambda z: z.softmax(1), lambda z: z.log_softmax(1))),
+    *(('swapped', f'{what} stands where ReLU belongs: what is negative becomes 0, and the rest stays as it is',
+        lambda inp, params, gate=gate: deep(inp, params, gate)) for what, gate in (
+        ('another function', torch.sigmoid), ('another function', torch.tanh), ('a ReLU that leaks', lambda z: torch.where(z > 0, z, .01*z)),
+            ('a ReLU that leaks', lambda z: torch.where(z > 0, z, .1*z)),
+        ('the absolute value', torch.abs), ('the gate alone, 0 or 1,', lambda z: (z > 0).to(z.dtype)), ('a ReLU upside down', lambda z: z.clamp(max=0)),
+            ('a ReLU that is cut off at 1', lambda z: z.clamp(0, 1)))),
+    *(('swapped', 'nothing comes after the last layer: a prediction may be any number', lambda inp, params, f=f: f(deep(inp, params))) for f in (torch.sigmoid,
+        torch.tanh, lambda z: z.softmax(1), lambda z: z.log_softmax(1))),
     ('missing', 'ReLU stands after the first layer only; it stands between any two', lambda inp, params: gated(inp, params, lambda k, last: k == 0 < last)),
-    *(('missing', 'the ReLU before the last layer is missing; it stands between any two', lambda inp, params, at=at: gated(inp, params, at)) for at in (lambda k, last: k < last - 1, )),
-    *(('swapped', 'ReLU stands between any two layers, and nowhere else: neither before the first nor after the last', lambda inp, params, at=at, first=first: gated(first(inp), params, at)) for first, at in (
-        (torch.relu, lambda k, last: False), (torch.relu, lambda k, last: True), (lambda x: x, lambda k, last: last), (lambda x: x, lambda k, last: k == last), (torch.relu, lambda k, last: k < last - 1), (lambda x: x, lambda k, last: k > 0))),
-    ('swapped', 'the weights went through ReLU; what goes through it is what a layer puts out', lambda inp, params: gated(inp, [p.relu() if k%2 == 0 and k < len(params) - 2 else p for k, p in enumerate(params)], lambda *_: False)),
+    *(('missing', 'the ReLU before the last layer is missing; it stands between any two',
+        lambda inp, params, at=at: gated(inp, params, at)) for at in (lambda k, last: k < last - 1, )),
+    *(('swapped', 'ReLU stands between any two layers, and nowhere else: neither before the first nor after the last',
+        lambda inp, params, at=at, first=first: gated(first(inp), params, at)) for first, at in (
+        (torch.relu, lambda k, last: False), (torch.relu, lambda k, last: True), (lambda x: x, lambda k, last: last), (lambda x: x, lambda k, last: k == last),
+            (torch.relu, lambda k, last: k < last - 1), (lambda x: x, lambda k, last: k > 0))),
+    ('swapped', 'the weights went through ReLU; what goes through it is what a layer puts out',
+        lambda inp, params: gated(inp, [p.relu() if k%2 == 0 and k < len(params) - 2 else p for k, p in enumerate(params)], lambda *_: False)),
     ('swapped', 'the last bias is in it twice', lambda inp, params: deep(inp, params) + params[-1]),
-    ('swapped', 'a layer that puts out one number was taken for the last; the last is the one behind which no pair is left', lambda inp, params: gated(inp, params, lambda k, last: params[2*k].shape[1] != 1)),
+    ('swapped', 'a layer that puts out one number was taken for the last; the last is the one behind which no pair is left',
+        lambda inp, params: gated(inp, params, lambda k, last: params[2*k].shape[1] != 1)),
     ('swapped', 'what a layer takes in was added to what it puts out; a layer hands on what it puts out, and nothing else', skipping)])]
 
+# %% ../../nbs/exercises/forward.ipynb #836fb5bd
 def before_bias(inp, params):
     *before, w, b = params
     for v, c in zip(before[::2], before[1::2]): inp = torch.relu(inp @ v) + c

@@ -67,10 +67,14 @@ TASKS += [Exercise('sigmoid_layer', 'layer = Sigmoid(); layer(inp); layer.backwa
     suspects=[
     ('sign', 'σ(x) is 1/(1 + e⁻ˣ), with a minus', layer_class(lambda inp: 1/(1 + inp.exp()), lambda g, inp, out: g*out*(1 - out))),
     ('swapped', '1 − y² is the slope of tanh. That of σ is y·(1 − y)', layer_class(sigmoid, lambda g, inp, out: g*(1 - out*out))),
-    ('swapped', 'what arrives was multiplied with σ². The slope of 1/(1 + e⁻ˣ) has e⁻ˣ above the square: it is σ·(1 − σ)', layer_class(sigmoid, lambda g, inp, out: g*out*out)),
-    ('wrong-mask', 'that is a gate, open or shut, as ReLU has it. σ has a slope everywhere, between 0 and ¼', layer_class(sigmoid, lambda g, inp, out: g*(inp > 0))),
-    ('swapped', 'that is the rule of softmax, in which each output depends on its whole row. Here each number has a σ of its own', layer_class(sigmoid, of_softmax)),
-    *(('swapped', 'a softmax came out, whose rows add up to 1. σ takes each number by itself, 1/(1 + e⁻ˣ)', layer_class(lambda inp: inp.softmax(1), grad)) for grad in (of_softmax, lambda g, inp, out: g*out*(1 - out))),
+    ('swapped', 'what arrives was multiplied with σ². The slope of 1/(1 + e⁻ˣ) has e⁻ˣ above the square: it is σ·(1 − σ)',
+        layer_class(sigmoid, lambda g, inp, out: g*out*out)),
+    ('wrong-mask', 'that is a gate, open or shut, as ReLU has it. σ has a slope everywhere, between 0 and ¼',
+        layer_class(sigmoid, lambda g, inp, out: g*(inp > 0))),
+    ('swapped', 'that is the rule of softmax, in which each output depends on its whole row. Here each number has a σ of its own',
+        layer_class(sigmoid, of_softmax)),
+    *(('swapped', 'a softmax came out, whose rows add up to 1. σ takes each number by itself, 1/(1 + e⁻ˣ)',
+        layer_class(lambda inp: inp.softmax(1), grad)) for grad in (of_softmax, lambda g, inp, out: g*out*(1 - out))),
     ('swapped', 'the logarithm of σ came out', layer_class(lambda inp: sigmoid(inp).log(), lambda g, inp, out: g*(1 - sigmoid(inp))))])]
 
 # %% ../../nbs/exercises/layers.ipynb #d0d1abca
@@ -89,7 +93,8 @@ def scale_inp(g, inp, w): return g*w
 def scale_w(g, inp, w): return (g*inp).sum(0)
 
 # %% ../../nbs/exercises/layers.ipynb #461413fe
-TASKS += [Exercise('scale_layer', 'layer = Scale(w); layer(inp); layer.backward()', layer_cases(lambda inp, w: inp*w, 'w'), run=partial(run_layer, make=lambda attempt, args: attempt(args['w'])),
+TASKS += [Exercise('scale_layer', 'layer = Scale(w); layer(inp); layer.backward()', layer_cases(lambda inp, w: inp*w, 'w'),
+    run=partial(run_layer, make=lambda attempt, args: attempt(args['w'])),
     stub=('__call__', 'backward'), right=scale_class(scale_inp, scale_w),
     meaning='What is shared by all samples sums over all samples, in a product as in a matrix product.',
     hints=('In sample k, output j is input j times w_j. How fast does it move with the one, how fast with the other? And in how many samples does w_j occur?',
@@ -120,6 +125,7 @@ class OneUseTwice(Doubled): ways = 'second', 'second'
 
 class FirstUseTwice(Doubled): ways = 'first', 'first'
 
+# %% ../../nbs/exercises/layers.ipynb #d51241d9
 def doubled(w_grad): # function of inp, w, out.g and out
     "`inp @ w @ w`, with some gradient of `w`"
     class Made(Doubled):
@@ -145,16 +151,20 @@ TASKS += [Exercise('twice_layer', 'layer = Twice(w); layer(inp); layer.backward(
            'On paper, all of it numbers: out = x·w·w. What is its slope in w, and where do its two summands come from?',
            'With `mid_g = out.g @ w.t()` for what arrives at `mid`: `inp.g = mid_g @ w.t()`, and `w.g = inp.t() @ mid_g + mid.t() @ out.g`.'),
     suspects=[
-    ('missing', '`w` reaches the output by its first use as well, by way of `mid = inp @ w`: that summand is missing', SecondUse),
-    ('missing', 'only what comes back by the first use of `w` is in `w.g`; it is used a second time, on `inp @ w`', FirstUse),
+    ('missing', '`w` reaches the output by its first use as well, by way of `mid = inp @ w`: that summand is missing. If you computed both, the second `w.g =` has replaced the first', SecondUse),
+    ('missing', 'only what comes back by the first use of `w` is in `w.g`; it is used a second time, on `inp @ w`. If you computed both, the second `w.g =` has replaced the first', FirstUse),
     *(('swapped', 'the two ways don\'t bring the same: the first use of `w` meets `inp`, the second one `inp @ w`', two) for two in (OneUseTwice, FirstUseTwice)),
     *(('swapped', '(w²)′ = 2w is a rule for numbers. In a product of matrices each factor has its side: what comes back to the first `w` is not what comes back to the second', doubled(grad)) for grad in (
-        lambda inp, w, g, out: 2*w*(inp.t() @ g), lambda inp, w, g, out: 2*w.t()*(inp.t() @ g), lambda inp, w, g, out: 2*(inp.t() @ g) @ w, lambda inp, w, g, out: 2*w @ (inp.t() @ g))),
-    *(('missing', '`inp.t() @ out.g` is the gradient of `w @ w`. From there it goes on to each of the two `w`, through the other one', doubled(grad)) for grad in (
+        lambda inp, w, g, out: 2*w*(inp.t() @ g), lambda inp, w, g, out: 2*w.t()*(inp.t() @ g), lambda inp, w, g, out: 2*(inp.t() @ g) @ w,
+            lambda inp, w, g, out: 2*w @ (inp.t() @ g))),
+    *(('missing', '`inp.t() @ out.g` is the gradient of `w @ w`. From there it goes on to each of the two `w`, through the other one',
+        doubled(grad)) for grad in (
         lambda inp, w, g, out: inp.t() @ g, lambda inp, w, g, out: 2*inp.t() @ g)),
     *(('swapped', 'the second `w` was multiplied with `inp @ w`. Something later stands in its place', doubled(grad)) for grad in (
-        lambda inp, w, g, out: inp.t() @ g @ w.t() + out.t() @ g, lambda inp, w, g, out: inp.t() @ g @ w.t() + (out @ w).t() @ g, lambda inp, w, g, out: out.t() @ g)),
-    *(('swapped', 'what went in and what arrives are not those of the same product: `inp` meets what arrives at `inp @ w`, and `inp @ w` meets `out.g`', doubled(grad)) for grad in (
+        lambda inp, w, g, out: inp.t() @ g @ w.t() + out.t() @ g, lambda inp, w, g, out: inp.t() @ g @ w.t() + (out @ w).t() @ g,
+            lambda inp, w, g, out: out.t() @ g)),
+    *(('swapped', 'what went in and what arrives are not those of the same product: `inp` meets what arrives at `inp @ w`, and `inp @ w` meets `out.g`',
+        doubled(grad)) for grad in (
         lambda inp, w, g, out: inp.t() @ g + (inp @ w).t() @ g @ w.t(), lambda inp, w, g, out: (inp @ w).t() @ g @ w.t())),
     ('swapped', 'that is `inp @ w` twice, side by side. Here the second product takes what came out of the first', Added),
     ('missing', 'it goes back through one product. There are two of them, with `inp @ w` in between', AsOneLayer)])]

@@ -97,6 +97,7 @@ def in_slices(starts=lambda n, size: range(0, n, size), take=lambda k, size: sli
         end(inp, size)
     return attempt
 
+# %% ../../nbs/exercises/lean.ipynb #5705537a
 def times_slices(*which, by=lambda slices: slices): # 'x', 'w' and 'b'
     def attempt(inp, out, w, b, size):
         in_slices()(inp, out, w, b, size)
@@ -108,6 +109,7 @@ def backwards(inp, size): inp.g = torch.cat(inp.g.split(size)[::-1])
 def last_put(inp, rows, g): inp.g = g
 def first_put(inp, rows, g): inp.g[rows.start] = g[0]
 
+# %% ../../nbs/exercises/lean.ipynb #5aac1cb0
 SLICED = [
     ('accumulated', '`=` where `+=` belongs: the last slice is all that is left of w.g and b.g. Each slice has a share in them', dict(more=lambda old, new: new)),
     ('swapped', 'the slices overlap: with steps of 1 most rows are in more than one slice. The next one begins `size` rows further on', dict(starts=lambda n, size: range(0, n))),
@@ -126,13 +128,20 @@ TASKS += [Exercise('sliced_lin_grad', 'sliced_lin_grad(inp, out, w, b, size)', s
     ('missing', 'of each slice only the first row has got its x.g: the rows are `k:k+size`, there too', in_slices(put=first_put)),
     ('accumulated', 'each slice was divided by the number of its rows: `out.g` has all factors in it already, so the shares are only added', in_slices(share=lambda x, g, n: x.t() @ g/len(x), bias=lambda g, n: g.mean(0))),
     ('mean-for-sum', 'b was used in each row, and what comes back from all rows is summed, not averaged', in_slices(bias=lambda g, n: g.mean(0))),
-    ('swapped', 'every `size`-th row was taken, where a slice is the rows from k up to k + size: `k:k+size`, not `k::size`', in_slices(take=lambda k, size: slice(k, None, size))),
-    ('swapped', 'of out.g each slice took the first rows; the gradient of a row is in the same row, `k:k+size`', in_slices(up=lambda g, rows: g[:len(g[rows])])),
-    ('swapped', 'of out.g each slice took the first rows; the gradient of a row is in the same row, `k:k+size`', in_slices(up=lambda g, rows: g[:rows.stop - rows.start][:len(g[rows])])),
-    ('accumulated', 'each slice begins at row 0, `:k+size`, so the rows before it count once more: a slice is `k:k+size`', in_slices(take=lambda k, size: slice(0, k + size))),
-    ('size', '`size` is the number of rows in a slice, not the number of slices: begin at 0, size, 2·size and so on, up to the last row', in_slices(starts=lambda n, size: [k*size for k in range(size)])),
-    *[('accumulated', f'in each slice all rows were taken for {name}: a slice adds the share of its own rows', times_slices(*which)) for name, which in (('b.g', 'b'), ('w.g', 'w'), ('w.g and b.g', 'wb'))],
-    *[('mean-for-sum', 'over the slices it is a sum, not a mean: `out.g` has all factors in it already', times_slices(*which, by=lambda slices: 1/slices)) for which in ('wb', 'xwb')],
+    ('swapped', 'every `size`-th row was taken, where a slice is the rows from k up to k + size: `k:k+size`, not `k::size`',
+        in_slices(take=lambda k, size: slice(k, None, size))),
+    ('swapped', 'of out.g each slice took the first rows; the gradient of a row is in the same row, `k:k+size`',
+        in_slices(up=lambda g, rows: g[:len(g[rows])])),
+    ('swapped', 'of out.g each slice took the first rows; the gradient of a row is in the same row, `k:k+size`',
+        in_slices(up=lambda g, rows: g[:rows.stop - rows.start][:len(g[rows])])),
+    ('accumulated', 'each slice begins at row 0, `:k+size`, so the rows before it count once more: a slice is `k:k+size`',
+        in_slices(take=lambda k, size: slice(0, k + size))),
+    ('size', '`size` is the number of rows in a slice, not the number of slices: begin at 0, size, 2·size and so on, up to the last row',
+        in_slices(starts=lambda n, size: [k*size for k in range(size)])),
+    *[('accumulated', f'in each slice all rows were taken for {name}: a slice adds the share of its own rows', times_slices(*which)) for name,
+        which in (('b.g', 'b'), ('w.g', 'w'), ('w.g and b.g', 'wb'))],
+    *[('mean-for-sum', 'over the slices it is a sum, not a mean: `out.g` has all factors in it already',
+        times_slices(*which, by=lambda slices: 1/slices)) for which in ('wb', 'xwb')],
     ('swapped', 'the slices of x.g are in reverse order: the rows of the first slice come first', in_slices(end=backwards)),
     ])]
 
@@ -145,7 +154,8 @@ def passes_cases():
                           ['w', 'b', 'inp'], randn, dict(n=n, i=i), lengths=lengths)
         yield c._replace(label=f'{label(c.args["w"].dtype, n=n, i=i, o=o)}, lengths = {lengths}')
 
-def both_passes(scale=lambda r, n, slices: 2*r/(n*r.shape[1]), more=lambda old, new: old + new, rows=None, forward=lin, aims=lambda part, size: part, joined=False):
+def both_passes(scale=lambda r, n, slices: 2*r/(n*r.shape[1]), more=lambda old, new: old + new, rows=None, forward=lin, aims=lambda part, size: part,
+    joined=False):
     "An attempt; its arguments make it a wrong one"
     def attempt(inp, targ, w, b, lengths):
         inp.g, w.g, b.g, start, made = torch.zeros_like(inp), torch.zeros_like(w), torch.zeros_like(b), 0, []
@@ -160,6 +170,7 @@ def both_passes(scale=lambda r, n, slices: 2*r/(n*r.shape[1]), more=lambda old, 
         if joined: inp.g = torch.cat(made)
     return attempt
 
+# %% ../../nbs/exercises/lean.ipynb #de405c92
 TASKS += [Exercise('sliced_passes', 'sliced_passes(inp, targ, w, b, lengths)', passes_cases, right=both_passes(),
     meaning='With n known, both passes of a slice need nothing of the others. That holds for any sizes, and on any number of machines.',
     hints=('What does a slice have to know of the others? And where does each slice begin?',
@@ -178,14 +189,17 @@ TASKS += [Exercise('sliced_passes', 'sliced_passes(inp, targ, w, b, lengths)', p
     ('size', 'slice k begins at k times its size, which is right only where all sizes are equal: it begins where the last one ended', both_passes(rows=lambda k, start, lengths: slice(k*lengths[k], k*lengths[k] + lengths[k]))),
     ('size', 'each slice begins one row after the start of the one before: it begins where that one ended, `start += size`', both_passes(rows=lambda k, start, lengths: slice(k, k + lengths[k]))),
     ('size', 'the slices overlap: each has one row too many, which is the first of the next one', both_passes(rows=lambda k, start, lengths: slice(start, start + lengths[k] + 1))),
-    *[('size', 'a slice ends `size` rows after its start: `start:start+size`, not `start:size`', both_passes(rows=lambda k, start, lengths: slice(start, lengths[k]), joined=joined)) for joined in (False, True)],
+    *[('size', 'a slice ends `size` rows after its start: `start:start+size`, not `start:size`',
+        both_passes(rows=lambda k, start, lengths: slice(start, lengths[k]), joined=joined)) for joined in (False, True)],
     ('size', 'all slices begin at row 0: each begins where the last one ended', both_passes(rows=lambda k, start, lengths: slice(0, lengths[k]), joined=True)),
-    *[('size', 'the start moved on before the slice was taken: the first rows are left out', both_passes(rows=lambda k, start, lengths: slice(start + lengths[k], start + 2*lengths[k]), joined=joined)) for joined in (False, True)],
+    *[('size', 'the start moved on before the slice was taken: the first rows are left out',
+        both_passes(rows=lambda k, start, lengths: slice(start + lengths[k], start + 2*lengths[k]), joined=joined)) for joined in (False, True)],
     ('missing', 'b is missing in the forward pass: u is x w + b', both_passes(forward=lambda x, w, b: x @ w)),
     ('swapped', 'the targets are those of the first rows: each row has its target in the same row', both_passes(aims=lambda part, size: slice(0, size))),
     ('factor', 'divided by the number of slices, where the loss is a mean over all n·o numbers', both_passes(lambda r, n, k: 2*r/k)),
     ('factor', 'divided by o alone: the loss is a mean over all n·o numbers', both_passes(lambda r, n, k: 2*r/r.shape[1])),
-    ('mean-for-sum', 'divided by the numbers of `targ`, and by the number of slices besides: once, by all numbers, is enough', both_passes(lambda r, n, k: 2*r/(n*r.shape[1]*k))),
+    ('mean-for-sum', 'divided by the numbers of `targ`, and by the number of slices besides: once, by all numbers, is enough',
+        both_passes(lambda r, n, k: 2*r/(n*r.shape[1]*k))),
     ])]
 
 # %% ../../nbs/exercises/lean.ipynb #da4e683a
@@ -213,6 +227,7 @@ class Drop(Counts):
         return x*self.mask
     def back(self, g, x): return g*self.mask
 
+# %% ../../nbs/exercises/lean.ipynb #46312335
 def seeded(x, layers): # what all layers make of x, with the masks of one seed
     torch.default_generator.manual_seed(SEED)
     for layer in layers: x = layer.forward(x)
@@ -240,11 +255,13 @@ def run_again(attempt, args, names):
     if runs > 2: raise ValueError(f'a layer ran forward {runs} times, and twice is enough: once on the way there, once with its group')
     return dict(result=got)
 
+# %% ../../nbs/exercises/lean.ipynb #7702afa0
 def big_depth(n): # 36 layers of width 8
     generator = torch.Generator().manual_seed(0)
     layers = make_layers(36, 8, lambda *shape: torch.randn(shape, generator=generator)/3, drops=False)
     return dict(layers=layers, inp=torch.randn(n, 8, generator=generator), g=torch.ones(n, 8), size=6)
 
+# %% ../../nbs/exercises/lean.ipynb #373bdc62
 def again(layers, inp, g, size, state=lambda states, j: states[j], order=reversed, pairs=lambda group, xs: zip(reversed(group), reversed(xs)),
           there=lambda x, y: y, back=lambda x, y: y, begin=lambda starts, j: starts[j], keep=lambda x, y: x, late=()):
     "An attempt; its arguments make it a wrong one"
@@ -277,16 +294,21 @@ TASKS += [Exercise('recompute_back', 'recompute_back(layers, inp, g, size)', rec
     suspects=[
     ('stale', 'other masks: the second run of a group drew new random numbers, so the way back belongs to another forward pass. Keep the random state at the start of each group, and put it back', made_wrong(state=lambda states, j: None)),
     *[('stale', f'the random state was put back once, {which}, and not again before each group. The groups run again from the last to the first, so each needs the state that it began with', made_wrong(state=once))
-      for which, once in (('as it was at the very beginning', lambda states, j: states[0] if j == len(states) - 2 else None), ('as it was before the last group', lambda states, j: states[-2] if j == len(states) - 2 else None))],
+      for which, once in (('as it was at the very beginning', lambda states, j: states[0] if j == len(states) - 2 else None),
+          ('as it was before the last group', lambda states, j: states[-2] if j == len(states) - 2 else None))],
     ('stale', 'each group was run again with the random state of the very beginning, so only the first one got its own masks back. Each group has a state of its own', made_wrong(state=lambda states, j: states[0])),
-    ('stale', 'each group was run again with the random state of the last one. Each group has a state of its own', made_wrong(state=lambda states, j: states[-2])),
+    ('stale', 'each group was run again with the random state of the last one. Each group has a state of its own',
+        made_wrong(state=lambda states, j: states[-2])),
     ('stale', 'the random state was kept when the first layer of the group had run already. It belongs to the moment before', made_wrong(late=('state',))),
-    ('stale', 'the input and the random state were kept when the first layer of the group had run already. They belong to the moment before', made_wrong(late=('state', 'input'))),
+    ('stale', 'the input and the random state were kept when the first layer of the group had run already. They belong to the moment before',
+        made_wrong(late=('state', 'input'))),
     ('stale', 'what was kept of a group is what its *first layer* made; it begins with what went into that', made_wrong(late=('input',))),
     ('stale', 'each group was run again from `inp`, and with the random state of the very beginning. It begins with what went into it the first time, and has a state of its own', made_wrong(begin=lambda starts, j: starts[0], state=lambda states, j: states[0])),
     ('size', 'each group was run again from the input of the *next* one, which is what came out of it. Is there one more start than groups, so that the lists don\'t match from the end?', made_wrong(begin=lambda starts, j: starts[j + 1])),
-    ('swapped', 'every layer\'s `back` got what came out of its group at the end, where it takes its own input', made_wrong(keep=lambda x, y: y, pairs=lambda group, xs: zip(reversed(group), xs[-1:]*len(group)))),
-    ('swapped', 'each layer\'s `back` got an output, where it takes its *input*; and the last layer got that of the first: the list has to be turned round', made_wrong(keep=lambda x, y: y, pairs=lambda group, xs: zip(reversed(group), xs))),
+    ('swapped', 'every layer\'s `back` got what came out of its group at the end, where it takes its own input',
+        made_wrong(keep=lambda x, y: y, pairs=lambda group, xs: zip(reversed(group), xs[-1:]*len(group)))),
+    ('swapped', 'each layer\'s `back` got an output, where it takes its *input*; and the last layer got that of the first: the list has to be turned round',
+        made_wrong(keep=lambda x, y: y, pairs=lambda group, xs: zip(reversed(group), xs))),
     ('stale', 'each group was run again with the random state of its end: the state was kept, or put back, too late. It is kept before the first layer of the group, and put back before that runs again', made_wrong(state=lambda states, j: states[j + 1])),
     ('swapped', 'the groups went back in the order of the forward pass. The last one comes first', made_wrong(order=iter)),
     ('swapped', 'within a group the layers went back in the order of the forward pass. The last one comes first', made_wrong(pairs=zip)),
@@ -296,13 +318,15 @@ TASKS += [Exercise('recompute_back', 'recompute_back(layers, inp, g, size)', rec
     ('missing', 'every layer\'s `back` got what went into its group, where it takes its own input: in the second run too, what a layer makes is what goes into the next, `x = layer.forward(x)`', made_wrong(back=lambda x, y: x)),
     ('missing', 'each group was run again from `inp`. It begins with what went into it the first time', made_wrong(begin=lambda starts, j: starts[0])),
     ('missing', 'the first group was left out on the way back', made_wrong(order=lambda js: reversed(js[1:]))),
-    ('missing', 'the last, smaller group was left out on the way back: how many groups there are is rounded up', lambda layers, inp, g, size: again(layers, inp, g, size, order=lambda js: reversed(js[:len(layers)//size]))),
+    ('missing', 'the last, smaller group was left out on the way back: how many groups there are is rounded up',
+        lambda layers, inp, g, size: again(layers, inp, g, size, order=lambda js: reversed(js[:len(layers)//size]))),
     ('missing', 'that is what arrived: no layer has gone back', lambda layers, inp, g, size: g.clone()),
     ('swapped', 'that is the output of the last layer. What is asked for is the gradient of `inp`', lambda layers, inp, g, size: seeded(inp, layers)),
     ])]
 
 # %% ../../nbs/exercises/lean.ipynb #91eb6db4
-def unscaled(grads, scale, max_norm, wide=lambda g: g.float(), back=lambda g, s: g/s, norm=lambda gs: torch.stack([g.norm() for g in gs]).norm(), clip=lambda norm, limit: min(1., (limit/norm).item()),
+def unscaled(grads, scale, max_norm, wide=lambda g: g.float(), back=lambda g, s: g/s, norm=lambda gs: torch.stack([g.norm() for g in gs]).norm(),
+    clip=lambda norm, limit: min(1., (limit/norm).item()),
              finite=lambda gs: all(g.isfinite().all() for g in gs), first=False, each=False):
     if not finite(grads): return []
     gs = [wide(g) for g in grads]
@@ -310,6 +334,7 @@ def unscaled(grads, scale, max_norm, wide=lambda g: g.float(), back=lambda g, s:
     gs = [back(g, scale) for g in gs]
     return gs if first else [g*clip(norm([g] if each else gs), max_norm) for g in gs]
 
+# %% ../../nbs/exercises/lean.ipynb #d7e6a929
 def scale_cases():
     generator = torch.Generator().manual_seed(0)
     for k in range(10):                                           # from the fifth on not all are finite; the last is all zeros
@@ -317,11 +342,14 @@ def scale_cases():
         grads = [(torch.randn(shape, generator=generator)*(40., .01, 300.)[(k + j) % 3]).half() for j, shape in enumerate(shapes)]
         norm = (sum((g.double()/scale).pow(2).sum() for g in grads)**.5).item()
         ones = [g.view(-1)[-1:] for g in grads]                     # a number of each
-        for g in {4: ones[-1:], 5: ones[:1], 6: grads[:1], 7: ones, 8: grads, 9: grads}.get(k, []): g.fill_(float(('inf', 'nan', '-inf', 'nan', 'nan', '0')[k - 4]))
+        for g in {4: ones[-1:], 5: ones[:1], 6: grads[:1], 7: ones, 8: grads, 9: grads}.get(k,
+            []): g.fill_(float(('inf', 'nan', '-inf', 'nan', 'nan', '0')[k - 4]))
         limit = (4., 4., 2*scale**2, .1)[k % 4]*norm if k < 4 else 2.5       # the third: above all that a mistake could make of it
         want = [g.float() for g in unscaled([g.double() for g in grads], scale, limit, wide=lambda g: g)]
-        yield Case(f'scale = {scale:g}, max_norm = {limit:.3g}' + ('', ', not all finite', ', all of them 0')[(k > 3) + (k > 8)], dict(grads=grads, scale=scale, max_norm=limit),
-                   {'number of tensors': torch.tensor(float(len(want)))} | {f'g[{k}]': g for k, g in enumerate(want)}, dict(scale=scale, max_norm=limit), family='gradients that are' + ' not'*(k < 9) + ' all 0')
+        yield Case(f'scale = {scale:g}, max_norm = {limit:.3g}' + ('', ', not all finite', ', all of them 0')[(k > 3) + (k > 8)],
+            dict(grads=grads, scale=scale, max_norm=limit),
+                   {'number of tensors': torch.tensor(float(len(want)))} | {f'g[{k}]': g for k, g in enumerate(want)}, dict(scale=scale, max_norm=limit),
+                       family='gradients that are' + ' not'*(k < 9) + ' all 0')
 
 def run_list(attempt, args, names):
     got = attempt(*args.values())
@@ -331,6 +359,7 @@ def run_list(attempt, args, names):
 def instead(f): # function of a gradient and the scale, for what isn't finite
     return lambda grads, scale, max_norm: unscaled(grads, scale, max_norm) or [f(g, scale) for g in grads]
 
+# %% ../../nbs/exercises/lean.ipynb #5ad3425a
 def but(**how): return lambda grads, scale, max_norm: unscaled(grads, scale, max_norm, **how)
 
 # %% ../../nbs/exercises/lean.ipynb #b252a15c
@@ -346,24 +375,32 @@ UNSEEN = [                                                       # what an attem
 ]
 CLIPS = lambda norm, limit: min(1., (limit/norm).item()), lambda norm, limit: (limit/norm).clamp(max=1).item()      # they differ where the norm is nan
 
+# %% ../../nbs/exercises/lean.ipynb #ee5b39ee
 SLIPS = [                                                        # a cause, what is said, and in what it differs
-    ('dtype', 'divided in float16, where the smallest numbers become 0 or lose digits: make it float32 first, `g.float()/scale`', dict(wide=lambda g: g, back=lambda g, s: (g/s).float())),
-    ('dtype', 'everything stayed float16, where the smallest numbers become 0 or lose digits: make it float32 first, `g.float()/scale`', dict(wide=lambda g: g, norm=lambda gs: sum(g.pow(2).sum() for g in gs)**.5, clip=lambda norm, limit: (limit/norm).clamp(max=1))),
+    ('dtype', 'divided in float16, where the smallest numbers become 0 or lose digits: make it float32 first, `g.float()/scale`',
+        dict(wide=lambda g: g, back=lambda g, s: (g/s).float())),
+    ('dtype', 'everything stayed float16, where the smallest numbers become 0 or lose digits: make it float32 first, `g.float()/scale`',
+        dict(wide=lambda g: g, norm=lambda gs: sum(g.pow(2).sum() for g in gs)**.5, clip=lambda norm, limit: (limit/norm).clamp(max=1))),
     ('swapped', 'clipped before it was unscaled: the limit is one for the true gradients, and the scaled ones are `scale` times as large', dict(first=True)),
     ('swapped', 'each tensor was clipped by its own norm. The limit is one for the norm of all of them together', dict(each=True)),
     ('missing', 'not clipped', dict(clip=lambda norm, limit: 1.)),
     ('missing', 'not unscaled: the true gradients are these divided by `scale`', dict(back=lambda g, s: g)),
     ('swapped', 'multiplied by `scale`; the loss was multiplied, so the gradients are divided', dict(back=lambda g, s: g*s)),
-    ('factor', 'norms below the limit were stretched up to it. Only larger ones are changed: a factor of at most 1', dict(clip=lambda norm, limit: (limit/norm).item())),
+    ('factor', 'norms below the limit were stretched up to it. Only larger ones are changed: a factor of at most 1',
+        dict(clip=lambda norm, limit: (limit/norm).item())),
     ('factor', 'the norms were added; the norm of all together is the root of the sum of squares', dict(norm=lambda gs: sum(g.norm() for g in gs))),
     ('factor', 'the norm is the root of the sum of squares; here the root is missing', dict(norm=lambda gs: sum(g.pow(2).sum() for g in gs))),
-    ('factor', 'the largest of the norms was taken; the norm of all together is the root of the sum of squares', dict(norm=lambda gs: max(g.norm() for g in gs))),
+    ('factor', 'the largest of the norms was taken; the norm of all together is the root of the sum of squares',
+        dict(norm=lambda gs: max(g.norm() for g in gs))),
     ('factor', 'the *square* of the norm was compared with the limit', dict(clip=lambda norm, limit: (limit/norm).item() if norm*norm > limit else 1.)),
-    ('factor', 'norms below the limit were stretched up to it, and larger ones left: it is the larger ones that are made smaller', dict(clip=lambda norm, limit: max(1., (limit/norm).item()))),
-    ('factor', 'where the norm is above the limit, the factor is limit/norm; here the limit is missing in it', dict(clip=lambda norm, limit: (1/norm).item() if norm > limit else 1.)),
+    ('factor', 'norms below the limit were stretched up to it, and larger ones left: it is the larger ones that are made smaller',
+        dict(clip=lambda norm, limit: max(1., (limit/norm).item()))),
+    ('factor', 'where the norm is above the limit, the factor is limit/norm; here the limit is missing in it',
+        dict(clip=lambda norm, limit: (1/norm).item() if norm > limit else 1.)),
     ('factor', 'the norm is the root of the sum of squares; here it is the sum of absolute values', dict(norm=lambda gs: sum(g.abs().sum() for g in gs))),
     ('factor', 'the norm is the root of the sum of squares; here it is the largest of all numbers', dict(norm=lambda gs: max(g.abs().max() for g in gs))),
-    ('factor', 'the norm is the root of the *sum* of squares, not of their mean', dict(norm=lambda gs: (sum(g.pow(2).sum() for g in gs)/sum(g.numel() for g in gs))**.5)),
+    ('factor', 'the norm is the root of the *sum* of squares, not of their mean',
+        dict(norm=lambda gs: (sum(g.pow(2).sum() for g in gs)/sum(g.numel() for g in gs))**.5)),
     ('factor', 'the norms were averaged; the norm of all together is the root of the sum of squares', dict(norm=lambda gs: sum(g.norm() for g in gs)/len(gs))),
 ]
 TASKS += [Exercise('unscale_clip', 'unscale_clip(grads, scale, max_norm)', scale_cases, right=unscaled, run=run_list, exact=True, tol=1e-4, asks='a list of tensors',
@@ -376,5 +413,8 @@ TASKS += [Exercise('unscale_clip', 'unscale_clip(grads, scale, max_norm)', scale
     ('not-finite', 'the tensors that are finite came back. One number that isn\'t makes the whole step be left out: `[]`', lambda grads, scale, max_norm: unscaled([g for g in grads if g.isfinite().all()], scale, max_norm)),
     ('not-finite', 'inf and nan were replaced by numbers. Such a step is to be left out, with `[]`', lambda grads, scale, max_norm: unscaled([g.float().nan_to_num() for g in grads], scale, max_norm)),
     ] + [('not-finite', says, but(finite=finite, clip=clip)) for says, finite in UNSEEN for clip in CLIPS] +
-    [('not-finite', f'where a number isn\'t finite, {what} came back. Such a step is to be left out, with `[]`', instead(f)) for what, f in (('zeros', lambda g, scale: torch.zeros_like(g).float()), ('the gradients, unscaled,', lambda g, scale: g.float()/scale), ('the gradients as they were', lambda g, scale: g))] +
-    [(cause, f'two things. First, {says}. Second, {UNSEEN[k][0]}', but(**dict(finite=UNSEEN[k][1], clip=clip) | how)) for k in (0, 4) for cause, says, how in SLIPS for clip in CLIPS])]
+    [('not-finite', f'where a number isn\'t finite, {what} came back. Such a step is to be left out, with `[]`', instead(f)) for what,
+        f in (('zeros', lambda g, scale: torch.zeros_like(g).float()), ('the gradients, unscaled,', lambda g, scale: g.float()/scale),
+        ('the gradients as they were', lambda g, scale: g))] +
+    [(cause, f'two things. First, {says}. Second, {UNSEEN[k][0]}', but(**dict(finite=UNSEEN[k][1], clip=clip) | how)) for k in (0, 4) for cause, says,
+        how in SLIPS for clip in CLIPS])]

@@ -29,7 +29,8 @@ Question('recall_u_g', -1, '2·(7 − 9)/4.',
     ('Is the prediction too high or too low? That gives the sign.', 'The difference is 7 − 9.', '2·(7 − 9)/4')),
 Question('recall_w_shape', (5, 2), '5 inputs, 2 outputs: (6,5) times (5,2) is (6,2).',
     {(2, 5): 'In this course a weight has its inputs first: x @ w has to work with x of shape (6, 5).', (6, 2): 'That is the shape of what comes out.', (6, 5): 'That is the shape of what goes in.', (2,): 'That is the shape of the bias.',
-     (5, 6): 'The 6 counts samples. A weight knows nothing of them.', (2, 6): 'The 6 counts samples. A weight knows nothing of them.', 10: 'There are as many numbers. How do they stand?'},
+     (5, 6): 'The 6 counts samples. A weight knows nothing of them.', (2, 6): 'The 6 counts samples. A weight knows nothing of them.',
+         10: 'There are as many numbers. How do they stand?'},
     'x @ w takes (6, 5) to (6, 2).',
     ('The number of samples is no part of it.', 'In x @ w the last size of x and the first of w meet.', 'inputs, then outputs')),
 Question('without_effect', 4, 'It is multiplied by v₂ = 0: wherever it goes, u stays.',
@@ -37,7 +38,8 @@ Question('without_effect', 4, 'It is multiplied by v₂ = 0: wherever it goes, u
     'Write down u = v₁·1 + v₂·3 + 1 and move each of the five numbers in turn.',
     ('For each of the five, ask: by what is it multiplied?', 'u = 5·1 + 0·3 + 1. Put 3.1 in the place of the 3.', 'What is multiplied by 0 has no effect.')),
 Question('v_g_pencil', (4, 12), 'The weights, 1 and 3, times the 4 that arrives.',
-    {(20, 0): 'These are the gradients of the two weights: 4 times the inputs. What is v₁ multiplied by in u?', (1, 3): 'That is how fast u changes. The loss changes 4 times as fast.', (4, 0): 'v₂ is 0 now, but when it moves, u moves 3 times as far.',
+    {(20, 0): 'These are the gradients of the two weights: 4 times the inputs. What is v₁ multiplied by in u?',
+        (1, 3): 'That is how fast u changes. The loss changes 4 times as fast.', (4, 0): 'v₂ is 0 now, but when it moves, u moves 3 times as far.',
      (5, 0): 'These are the values of v. How fast does u change with them?', (12, 4): 'The other way round: v₁ has the weight 1.', (20, 12): 'v₁ is multiplied by its weight, 1.', (4, 4): 'v₂ has the weight 3.'},
     'u = v₁·1 + v₂·3 + 1. Move v₁ by 0.1: how far does u move, and how far the loss?',
     ('Move v₁ by 0.1, and nothing else.', 'u moves by 0.1·1, the loss by 4 times that. And with v₂?', '4·1 and 4·3')),
@@ -54,7 +56,8 @@ Question('b2_g_sign', '-', 'Raise the bias, and all predictions rise, as nearly 
     'Raise the bias a little. What do the predictions do, and what does the loss?',
     ('A gradient\'s sign says what the loss does when the number rises.', 'The number is added to every prediction, and nearly all of them are too low.', 'The loss falls.')),
 Question('outer_memory', 7.84, '50,000 · 784 · 50 numbers of 4 bytes, to make a result of 157 kB.',
-    {1.96: 'That is how many billions of *numbers* there are. Each takes 4 bytes.', 7840: 'In MB. And in GB?', 7_840_000: 'In kB. And in GB?', 7_840_000_000: 'In bytes that is right. And in GB?', 15.68: 'A float32 number takes 4 bytes, not 8.', 7.3: 'In units of 2³⁰ bytes. Here a GB is 10⁹.',
+    {1.96: 'That is how many billions of *numbers* there are. Each takes 4 bytes.', 7840: 'In MB. And in GB?', 7_840_000: 'In kB. And in GB?',
+        7_840_000_000: 'In bytes that is right. And in GB?', 15.68: 'A float32 number takes 4 bytes, not 8.', 7.3: 'In units of 2³⁰ bytes. Here a GB is 10⁹.',
      .000157: 'That is one table. There are n of them.', .157: 'In MB that is one table, or in GB x itself. There is a table of i·o numbers for every sample.', .01: 'That is g, n·o numbers. A table has i·o numbers, and there are n of them.'},
     'How many numbers has one table, and how many tables are there?',
     ('One table has a number for each input and output.', 'One table has 784·50 numbers. There are 50,000 tables.', '50,000·784·50·4 bytes'), tol=.015),
@@ -89,49 +92,68 @@ def every(cause, says, *fs): return [(cause, says, f) for f in fs] # functions t
 
 over_samples = [lambda g: g.sum(0), lambda g: g.mean(0), lambda g: g[0], lambda g: g[-1]]
 
+# %% ../../nbs/exercises/linear_grad.ipynb #92982f1a
 INPUT = [
     ('transposed', '`reshape` does not turn a matrix, it reads its numbers in rows of another length: `w.t()`', lambda inp, out, w, b: out.g @ w.reshape(w.shape[1], w.shape[0])),
     ('missing', 'only the last output is in it: each one replaced the one before', lambda inp, out, w, b: out.g[:, -1:]*w[:, -1]),
     ('swapped', 'backward goes by the transpose of `w`, not by its inverse', lambda inp, out, w, b: out.g @ torch.linalg.pinv(w)),
     ('shape', 'the weights alone; each sample has a gradient of its own, from what arrives there', lambda inp, out, w, b: w.t()),
-    *every('swapped', 'what arrives was put together over the samples; each sample has an input of its own, and only its own row of `out.g` reaches it', *(lambda inp, out, w, b, c=c: (c(out.g) @ w.t()).expand(inp.shape) for c in over_samples)),
-    *every('missing', 'what arrives at all outputs was added up before the weights came in: multiply each output by its own weight first, and then sum', lambda inp, out, w, b: out.g.sum(1, keepdim=True)*w.sum(1), lambda inp, out, w, b: out.g.sum(1, keepdim=True)*w.mean(1), lambda inp, out, w, b: out.g.mean(1, keepdim=True)*w.sum(1), lambda inp, out, w, b: out.g.mean(1, keepdim=True)*w.mean(1)),
-    *every('missing', 'the weights are not in it; each output\'s share is multiplied by the weight that leads there', lambda inp, out, w, b: out.g.sum(1, keepdim=True).expand(inp.shape), lambda inp, out, w, b: out.g.mean(1, keepdim=True).expand(inp.shape)),
+    *every('swapped', 'what arrives was put together over the samples; each sample has an input of its own, and only its own row of `out.g` reaches it',
+        *(lambda inp, out, w, b, c=c: (c(out.g) @ w.t()).expand(inp.shape) for c in over_samples)),
+    *every('missing', 'what arrives at all outputs was added up before the weights came in: multiply each output by its own weight first, and then sum',
+        lambda inp, out, w, b: out.g.sum(1, keepdim=True)*w.sum(1), lambda inp, out, w, b: out.g.sum(1, keepdim=True)*w.mean(1),
+        lambda inp, out, w, b: out.g.mean(1, keepdim=True)*w.sum(1), lambda inp, out, w, b: out.g.mean(1, keepdim=True)*w.mean(1)),
+    *every('missing', 'the weights are not in it; each output\'s share is multiplied by the weight that leads there',
+        lambda inp, out, w, b: out.g.sum(1, keepdim=True).expand(inp.shape), lambda inp, out, w, b: out.g.mean(1, keepdim=True).expand(inp.shape)),
     ('missing', 'only the first output is in it; an input goes into all of them', lambda inp, out, w, b: out.g[:, :1]*w[:, 0]),
     ('mean-for-sum', 'the shares of the outputs are added up; no mean is taken', lambda inp, out, w, b: out.g @ w.t()/w.shape[1]),
     *every('swapped', 'the values of `out` were sent back; it is `out.g`, what arrives there, that goes back', lambda inp, out, w, b: out @ w.t()),
-    ('swapped', 'the bias is not in it: added to every output, it changes nothing in how the output moves with the input', lambda inp, out, w, b: (out.g + b) @ w.t()),
-    ('swapped', 'the inputs were multiplied in: an output moves with its input as fast as the weight says, whatever the input is', lambda inp, out, w, b: out.g @ w.t()*inp)]
+    ('swapped', 'the bias is not in it: added to every output, it changes nothing in how the output moves with the input',
+        lambda inp, out, w, b: (out.g + b) @ w.t()),
+    ('swapped', 'the inputs were multiplied in: an output moves with its input as fast as the weight says, whatever the input is',
+        lambda inp, out, w, b: out.g @ w.t()*inp)]
 WEIGHT = [
     ('swapped', 'the inputs are not in it: this is the sum that belongs in `b.g`, over and over', lambda inp, out, w, b: out.g.sum(0).expand(w.shape)),
-    ('swapped', 'the sums over the samples were multiplied. Multiply first, within each sample, and then sum the products', lambda inp, out, w, b: inp.sum(0)[:,None]*out.g.sum(0)),
-    ('swapped', 'the mean of the inputs was multiplied with the sum of what arrives. Multiply first, within each sample, and then sum the products', lambda inp, out, w, b: inp.mean(0)[:,None]*out.g.sum(0)),
+    ('swapped', 'the sums over the samples were multiplied. Multiply first, within each sample, and then sum the products',
+        lambda inp, out, w, b: inp.sum(0)[:,None]*out.g.sum(0)),
+    ('swapped', 'the mean of the inputs was multiplied with the sum of what arrives. Multiply first, within each sample, and then sum the products',
+        lambda inp, out, w, b: inp.mean(0)[:,None]*out.g.sum(0)),
     ('missing', 'the last sample is left out. Does the loop end too early?', lambda inp, out, w, b: inp[:-1].t() @ out.g[:-1]),
     ('transposed', '`reshape` does not turn a matrix, it reads its numbers in rows of another length: `inp.t()`', lambda inp, out, w, b: inp.reshape(inp.shape[1], inp.shape[0]) @ out.g),
     ('swapped', 'the weights were multiplied in, where the inputs belong', lambda inp, out, w, b: w*out.g.sum(0)),
-    *every('swapped', 'sums or means over the samples were multiplied. Multiply first, within each sample, and then sum the products', *(lambda inp, out, w, b, c=c, d=d: c(inp)[:,None]*d(out.g) for c, d in (
+    *every('swapped', 'sums or means over the samples were multiplied. Multiply first, within each sample, and then sum the products',
+        *(lambda inp, out, w, b, c=c, d=d: c(inp)[:,None]*d(out.g) for c, d in (
         (lambda t: t.sum(0), lambda t: t.mean(0)), (lambda t: t.mean(0), lambda t: t.mean(0))))),
     ('missing', 'only the first sample is in it; every sample uses the weight', lambda inp, out, w, b: inp[:1].t() @ out.g[:1]),
     ('missing', 'only the last sample is in it; every sample uses the weight', lambda inp, out, w, b: inp[-1:].t() @ out.g[-1:]),
     ('missing', 'the first sample is left out', lambda inp, out, w, b: inp[1:].t() @ out.g[1:]),
     ('mean-for-sum', 'the shares of the samples are added up; the 1/n of the loss is in `out.g` already', lambda inp, out, w, b: inp.t() @ out.g/len(inp)),
     *every('swapped', 'the values of `out` were multiplied in; it is `out.g`, what arrives there, that goes back', lambda inp, out, w, b: inp.t() @ out),
-    ('swapped', 'the weights were multiplied in: an output moves with a weight as fast as the input says, whatever the weight is', lambda inp, out, w, b: inp.t() @ out.g*w),
-    ('swapped', 'here each input was made a sign or a gate: an output moves with a weight as fast as the input says', lambda inp, out, w, b: (inp > 0).to(inp.dtype).t() @ out.g),
+    ('swapped', 'the weights were multiplied in: an output moves with a weight as fast as the input says, whatever the weight is',
+        lambda inp, out, w, b: inp.t() @ out.g*w),
+    ('swapped', 'here each input was made a sign or a gate: an output moves with a weight as fast as the input says',
+        lambda inp, out, w, b: (inp > 0).to(inp.dtype).t() @ out.g),
     ('swapped', 'the inputs were squared; each stands once beside its weight', lambda inp, out, w, b: inp.pow(2).t() @ out.g),
     ('swapped', 'this is what the weight would be after a step; what is asked for is the gradient', lambda inp, out, w, b: w - inp.t() @ out.g)]
 BIAS = [
-    *every('missing', 'what arrives at all outputs was added up; each output has a bias of its own, which collects what arrives there', lambda inp, out, w, b: out.g.sum().expand(b.shape), lambda inp, out, w, b: out.g.mean().expand(b.shape), lambda inp, out, w, b: out.g.sum()),
+    *every('missing', 'what arrives at all outputs was added up; each output has a bias of its own, which collects what arrives there',
+        lambda inp, out, w, b: out.g.sum().expand(b.shape), lambda inp, out, w, b: out.g.mean().expand(b.shape), lambda inp, out, w, b: out.g.sum()),
     ('swapped', 'the bias itself was multiplied in: it is added, so an output moves as far as it does', lambda inp, out, w, b: out.g.sum(0)*b),
     *every('swapped', 'the values of `out` were added up; it is `out.g`, what arrives there, that goes back', lambda inp, out, w, b: out.sum(0)),
-    *every('swapped', 'inputs or weights were multiplied in: the bias is added to every output, beside them', lambda inp, out, w, b: (inp.t() @ out.g).sum(0), lambda inp, out, w, b: (inp.t() @ out.g).mean(0)),
+    *every('swapped', 'inputs or weights were multiplied in: the bias is added to every output, beside them', lambda inp, out, w, b: (inp.t() @ out.g).sum(0),
+        lambda inp, out, w, b: (inp.t() @ out.g).mean(0)),
     ('missing', 'only the first sample is in it; the bias is added in every sample', lambda inp, out, w, b: out.g[0]),
     ('missing', 'only the last sample is in it; the bias is added in every sample', lambda inp, out, w, b: out.g[-1]),
     *every('missing', 'one sample is left out', lambda inp, out, w, b: out.g[1:].sum(0), lambda inp, out, w, b: out.g[:-1].sum(0)),
-    *every('swapped', 'what arrives was made larger or positive before it was added up: it keeps its sign, and is not squared', lambda inp, out, w, b: out.g.abs().sum(0), lambda inp, out, w, b: out.g.pow(2).sum(0), lambda inp, out, w, b: out.g.sum(0).abs(), lambda inp, out, w, b: out.g.norm(dim=0)),
-    *every('swapped', 'the largest is not the sum: every sample adds what arrives there', lambda inp, out, w, b: out.g.max(0)[0], lambda inp, out, w, b: out.g.abs().max(0)[0]),
+    *every('swapped', 'what arrives was made larger or positive before it was added up: it keeps its sign, and is not squared',
+        lambda inp, out, w, b: out.g.abs().sum(0), lambda inp, out, w, b: out.g.pow(2).sum(0), lambda inp, out, w, b: out.g.sum(0).abs(),
+        lambda inp, out, w, b: out.g.norm(dim=0)),
+    *every('swapped', 'the largest is not the sum: every sample adds what arrives there', lambda inp, out, w, b: out.g.max(0)[0],
+        lambda inp, out, w, b: out.g.abs().max(0)[0]),
+    ('accumulated', 'the bias itself is in the sum. Does it begin with `b`? A sum begins with zeros', lambda inp, out, w, b: b + out.g.sum(0)),
     ('swapped', 'this is what the bias would be after a step; what is asked for is the gradient', lambda inp, out, w, b: b - out.g.sum(0))]
 
+# %% ../../nbs/exercises/linear_grad.ipynb #16eb56ba
 def wrapped(suspects, sets): return [(cause, says, sets(f)) for cause, says, f in suspects]
 
 # %% ../../nbs/exercises/linear_grad.ipynb #b26e5176
@@ -193,6 +215,7 @@ def turned(which, *wrong): # 0 to 2: inp.g, w.g or b.g
 
 def turned_right(inp, out, w, b): inp.g, w.g, b.g = out.g @ w, out.g.t() @ inp, out.g.sum(0)
 
+# %% ../../nbs/exercises/linear_grad.ipynb #cc563ee1
 TASKS += [Exercise('turned_lin_grad', 'turned_lin_grad(inp, out, w, b)', turned_cases, right=turned_right,
     meaning='The same sums over the same indices. How a weight is stored decides which of the two factors is turned, and nothing else.',
     hints=('The sums are the same as before: over the outputs j for the input, over the samples k for the weight. Only the places of the indices differ.',
@@ -200,11 +223,14 @@ TASKS += [Exercise('turned_lin_grad', 'turned_lin_grad(inp, out, w, b)', turned_
            '`inp.g` sums over j, the last index of `out.g` (n,o) and the first of `w` (o,i): no transpose. `w.g` sums over the samples and has to come out as (o,i): `out.g.t() @ inp`.'),
     suspects=[
     *turned(0, ('swapped', 'the values of `out` were sent back; it is `out.g`, what arrives there, that goes back', lambda inp, out, w, b: out @ w),
-        ('swapped', 'what arrives was put together over the samples; each sample has an input of its own', lambda inp, out, w, b: (out.g.sum(0) @ w).expand(inp.shape)),
+        ('swapped', 'what arrives was put together over the samples; each sample has an input of its own',
+            lambda inp, out, w, b: (out.g.sum(0) @ w).expand(inp.shape)),
         ('missing', 'only the first output is in it; an input goes into all of them', lambda inp, out, w, b: out.g[:, :1]*w[0]),
         ('missing', 'only the last output is in it; an input goes into all of them', lambda inp, out, w, b: out.g[:, -1:]*w[-1]),
-        ('transposed', '`reshape` does not turn a matrix, it reads its numbers in rows of another length', lambda inp, out, w, b: out.g @ w.reshape(w.shape[1], w.shape[0]).t())),
-    *turned(1, ('swapped', 'the sums over the samples were multiplied. Multiply first, within each sample, and then sum the products', lambda inp, out, w, b: out.g.sum(0)[:,None]*inp.sum(0)),
+        ('transposed', '`reshape` does not turn a matrix, it reads its numbers in rows of another length',
+            lambda inp, out, w, b: out.g @ w.reshape(w.shape[1], w.shape[0]).t())),
+    *turned(1, ('swapped', 'the sums over the samples were multiplied. Multiply first, within each sample, and then sum the products',
+        lambda inp, out, w, b: out.g.sum(0)[:,None]*inp.sum(0)),
         ('swapped', 'the values of `out` were multiplied in; it is `out.g`, what arrives there, that goes back', lambda inp, out, w, b: out.t() @ inp),
         ('transposed', '`reshape` does not turn a matrix, it reads its numbers in rows of another length: `w` is (o,i), so `w.g` is made as (o,i), or turned by `.t()`', lambda inp, out, w, b: (inp.t() @ out.g).reshape(w.shape)),
         ('missing', 'only the last sample is in it; every sample uses the weight', lambda inp, out, w, b: out.g[-1:].t() @ inp[-1:]),
@@ -225,11 +251,13 @@ TASKS += [Exercise('tied_grad', 'tied_grad(inp, out, w)', tied_cases, right=lamb
            'On paper: all of size 1, so that out = x·w·w. With x = 5, w = 3 and out.g = 1 the slope to w is 2·5·3 = 30. Which two summands of 15 is it made of?',
            'By the first use, `inp.t() @ mid.g` with `mid.g = out.g @ w`. By the second, `mid.t() @ out.g` is the gradient of `w.t()`; turn it, and add.'),
     suspects=[
-    *(('swapped', 'w is used twice, and what it gets at the two places is added up', lambda inp, out, w, f=f: setattr(w, 'g', f(inp.t() @ (out.g @ w), out.g.t() @ (inp @ w)))) for f in (
+    *(('swapped', 'w is used twice, and what it gets at the two places is added up',
+        lambda inp, out, w, f=f: setattr(w, 'g', f(inp.t() @ (out.g @ w), out.g.t() @ (inp @ w)))) for f in (
         lambda a, b: (a + b)/2, lambda a, b: a - b, lambda a, b: b - a, lambda a, b: a*b)),
-    *(('swapped', 'both uses are in it, but the values of `out` stand where what arrives there belongs, `out.g`', lambda inp, out, w, g=g, h=h: setattr(w, 'g', inp.t() @ (g(out) @ w) + h(out).t() @ (inp @ w))) for g, h in (
+    *(('swapped', 'both uses are in it, but the values of `out` stand where what arrives there belongs, `out.g`',
+        lambda inp, out, w, g=g, h=h: setattr(w, 'g', inp.t() @ (g(out) @ w) + h(out).t() @ (inp @ w))) for g, h in (
         (lambda o: o, lambda o: o.g), (lambda o: o.g, lambda o: o), (lambda o: o, lambda o: o))),
-    ('missing', 'w is used twice. This is what it gets at its first use; what it gets as `w.t()` is missing', lambda inp, out, w: setattr(w, 'g', inp.t() @ (out.g @ w))),
-    ('missing', 'w is used twice. This is what it gets as `w.t()`; what it gets at its first use is missing', lambda inp, out, w: setattr(w, 'g', out.g.t() @ (inp @ w))),
+    ('missing', 'w is used twice. This is what it gets at its first use; what it gets as `w.t()` is missing; if you computed both, the second `=` has replaced the first', lambda inp, out, w: setattr(w, 'g', inp.t() @ (out.g @ w))),
+    ('missing', 'w is used twice. This is what it gets as `w.t()`; what it gets at its first use is missing; if you computed both, the second `=` has replaced the first', lambda inp, out, w: setattr(w, 'g', out.g.t() @ (inp @ w))),
     ('swapped', 'w is used twice, and the two uses give two summands. This is the first one, doubled', lambda inp, out, w: setattr(w, 'g', 2*inp.t() @ (out.g @ w))),
     ('swapped', 'w is used twice, and the two uses give two summands. This is the second one, doubled', lambda inp, out, w: setattr(w, 'g', 2*out.g.t() @ (inp @ w)))])]

@@ -28,7 +28,8 @@ class ModuleExercise(Exercise):
     def judged(self, attempt, explain=True): # as `judge` calls it; to a `Verdict`
         has = {name for c in attempt.__mro__ if c.__name__ != 'Module' for name in vars(c)}
         for name, says in OWN.items():
-            if name not in has: return self.verdict('raised', '', f'{says}, and this class has none of its own. Calling it and going back are the base class\'s.')
+            if name not in has: return self.verdict('raised', '',
+                f'{says}, and this class has none of its own. Calling it and going back are the base class\'s.')
         return judged(self, attempt, explain)
 
 # %% ../../nbs/exercises/module.ipynb #b8e00001
@@ -73,14 +74,20 @@ TASKS += [ModuleExercise('module_tanh', 'layer = Tanh(); layer(inp); layer.backw
            'On paper: tanh is 0.462 at 0.5 and 0.537 at 0.6. How steep is it between the two, where tanh is 0.5? And at 0, where it is 0, the slope is 1. Made from tanh, what is it?',
            'In `bwd`: `inp.g = out.g*(1 - out*out)`'),
     suspects=[
-    *(('swapped', 'σ·(1 − σ) belongs to the sigmoid', module_class(tanh, grad)) for grad in (lambda g, inp, out: g*out*(1 - out), lambda g, inp, out: g*inp.sigmoid()*(1 - inp.sigmoid()))),
+    *(('swapped', 'σ·(1 − σ) belongs to the sigmoid', module_class(tanh, grad)) for grad in (lambda g, inp, out: g*out*(1 - out),
+        lambda g, inp, out: g*inp.sigmoid()*(1 - inp.sigmoid()))),
     ('swapped', '1/(1 + x²) is the slope of arctan. That of tanh is 1 − tanh²', module_class(tanh, lambda g, inp, out: g/(1 + inp*inp))),
-    *(('swapped', '1 − tanh² is the slope already. It was differentiated once more, by tanh', module_class(tanh, grad)) for grad in (lambda g, inp, out: -2*g*out, lambda g, inp, out: 2*g*out)),
+    *(('swapped', '1 − tanh² is the slope already. It was differentiated once more, by tanh',
+        module_class(tanh, grad)) for grad in (lambda g, inp, out: -2*g*out, lambda g, inp, out: 2*g*out)),
     ('swapped', 'of 1 − tanh² the square is missing: that is taken of the tanh', module_class(tanh, lambda g, inp, out: g*(1 - out))),
-    ('swapped', 'the square was taken of what goes *in*. It is the square of tanh(x), not the tanh of x²', module_class(tanh, lambda g, inp, out: g*(1 - tanh(inp*inp)))),
-    ('swapped', '1 − tanh² is the square of tanh taken from 1, with the tanh of what went in, not with that itself', module_class(tanh, lambda g, inp, out: g*(1 - inp*inp))),
-    ('wrong-mask', 'that is a gate, open or shut, as ReLU has it. tanh has a slope everywhere, between 0 and 1', module_class(tanh, lambda g, inp, out: g*(inp > 0))),
-    *(('swapped', 'that is sinh, (eˣ − e⁻ˣ)/2. tanh is that divided by cosh, (eˣ + e⁻ˣ)/2', module_class(torch.sinh, grad)) for grad in (lambda g, inp, out: g*(1 - out*out), lambda g, inp, out: g*inp.cosh()))])]
+    ('swapped', 'the square was taken of what goes *in*. It is the square of tanh(x), not the tanh of x²',
+        module_class(tanh, lambda g, inp, out: g*(1 - tanh(inp*inp)))),
+    ('swapped', '1 − tanh² is the square of tanh taken from 1, with the tanh of what went in, not with that itself',
+        module_class(tanh, lambda g, inp, out: g*(1 - inp*inp))),
+    ('wrong-mask', 'that is a gate, open or shut, as ReLU has it. tanh has a slope everywhere, between 0 and 1',
+        module_class(tanh, lambda g, inp, out: g*(inp > 0))),
+    *(('swapped', 'that is sinh, (eˣ − e⁻ˣ)/2. tanh is that divided by cosh, (eˣ + e⁻ˣ)/2',
+        module_class(torch.sinh, grad)) for grad in (lambda g, inp, out: g*(1 - out*out), lambda g, inp, out: g*inp.cosh()))])]
 
 # %% ../../nbs/exercises/module.ipynb #abb2b823
 def skip_class(bwd, f=lambda inp, inner: inp + inner): # functions of self, out, inp; of inp and what the inner layer makes of it
@@ -106,6 +113,7 @@ class Passes(Module):
     def forward(self, inp): return inp.clone()
     def bwd(self, out, inp): inp.g = out.g
 
+# %% ../../nbs/exercises/module.ipynb #2bfb2207
 def skip_cases():
     yield from layer_cases(lambda inp, w, b: inp + lin(inp, w, b).tanh(), 'w', 'b')()
     yield next(c._replace(label=f'{c.label}, around a layer that changes nothing') for c in layer_cases(lambda inp: inp + inp)() if len(c.args['inp']) > 1)
@@ -126,6 +134,7 @@ def in_both(self, out, inp):
     through(self, out.g)
     through(self, inp.g + out.g)
 
+# %% ../../nbs/exercises/module.ipynb #a97b1a19
 def inner_gets(grad, last): # functions of out.g; of `inp.g` from `inner` and out.g
     def bwd(self, out, inp):
         through(self, grad(out.g))
@@ -145,5 +154,7 @@ TASKS += [ModuleExercise('module_skip', 'layer = Skip(inner); layer(inp); layer.
     suspects=[
     ('swapped', 'the inner layer got its own gradient back as an upstream', skip_class(in_both)),
     ('swapped', '`inner` went back with the output of the whole in the place of its own: `inner.out`, as it was before `inp` was added. Adding in place changes that too', skip_class(other_output)),
-    *(('factor', '`inner` got `out.g` twice over. In a sum what arrives goes to each summand whole, and once', skip_class(inner_gets(lambda g: 2*g, last))) for last in (lambda inner, g: inner + g, lambda inner, g: inner)),
-    ('missing', 'it went back through the linear part of `inner` alone. Its tanh has a slope as well: `inner.backward()` knows the whole way', skip_class(straight_line))])]
+    *(('factor', '`inner` got `out.g` twice over. In a sum what arrives goes to each summand whole, and once',
+        skip_class(inner_gets(lambda g: 2*g, last))) for last in (lambda inner, g: inner + g, lambda inner, g: inner)),
+    ('missing', 'it went back through the linear part of `inner` alone. Its tanh has a slope as well: `inner.backward()` knows the whole way',
+        skip_class(straight_line))])]

@@ -42,14 +42,20 @@ Question('nn_linear_gradient', (50, 784), 'A gradient has the shape of what it b
     'A gradient has the shape of what it belongs to. In which shape does PyTorch keep this weight?',
     ('Which shape has `weight` itself?', 'PyTorch keeps it as (outputs, inputs).', '`nn.Linear(784, 50)` has 784 inputs and 50 outputs.')),
 Question('size_at_zero', (5, 0), 'The sign of 3 is 1, that of 0 is 0, and 5 arrives at both.',
-    {(1, 0): 'Those are the slopes. What arrives from upstream is multiplied in.', (5, 5): 'At 3 that is right. But `sign` has three values: which at exactly 0?', (5, -5): 'At 3 that is right. But `sign` has three values: which at exactly 0?',
-     (3, 0): 'That is what `forward` gives. Asked is the gradient.', (15, 0): 'That is 5 times the *value*. What counts is how fast |p| moves with p: at 3 its slope is 1.', (30, 0): 'That would be the slope of a square. |p| has the slope 1 at 3.'},
+    {(1, 0): 'Those are the slopes. What arrives from upstream is multiplied in.',
+        (5, 5): 'At 3 that is right. But `sign` has three values: which at exactly 0?',
+        (5, -5): 'At 3 that is right. But `sign` has three values: which at exactly 0?',
+     (3, 0): 'That is what `forward` gives. Asked is the gradient.',
+         (15, 0): 'That is 5 times the *value*. What counts is how fast |p| moves with p: at 3 its slope is 1.',
+         (30, 0): 'That would be the slope of a square. |p| has the slope 1 at 3.'},
     'How fast does |p| move with p, at 3? What is `sign` at 0? And what arrives at both?',
     ('What is `inp.sign()` for (3, 0)?', '(1, 0), and what arrives is multiplied in.', '5·1 and 5·0')),
 Question('half_moves', 'first', 'The optimiser moves what it was given, and it was given what the model found: the layer that is an attribute.',
-    {'second': 'That one stands in the list alone. Which parameters does `partly.parameters()` find?', 'both': 'Both have a gradient. But the optimiser moves what it was given: which parameters does `partly.parameters()` find?',
+    {'second': 'That one stands in the list alone. Which parameters does `partly.parameters()` find?',
+        'both': 'Both have a gradient. But the optimiser moves what it was given: which parameters does `partly.parameters()` find?',
      'none': 'One of the two layers is an attribute as well, `self.first`.'}, '',
-    ('What is the optimiser given?', '`partly.parameters()`: what is registered. The list isn\'t looked into, and `first` is an attribute.', 'The first layer is registered, the last one isn\'t.')),
+    ('What is the optimiser given?', '`partly.parameters()`: what is registered. The list isn\'t looked into, and `first` is an attribute.',
+        'The first layer is registered, the last one isn\'t.')),
 ]
 
 # %% ../../nbs/exercises/nn_module.ipynb #9d0f8d76
@@ -72,6 +78,7 @@ def torch_linear(w, b): # our parameters
     layer.weight.data, layer.bias.data = w.t().clone(), b.clone()
     return layer
 
+# %% ../../nbs/exercises/nn_module.ipynb #db82d4c6
 def run_registered(attempt, args, names):
     "Build a model from linear layers with ReLU between; double their weights; which of them are its parameters, and do they get gradients?"
     fields, given = args['params']._fields, [p.clone() for p in args['params']]
@@ -128,9 +135,11 @@ def registered(linear, model): # a sentence on what is among the parameters in t
     if found and not new: return 'Of each layer only a part is registered: it has a weight and a bias.'
     return ''
 
+# %% ../../nbs/exercises/nn_module.ipynb #29b7f482
 def keeps_only(model):
     "What it keeps, if that is neither a module nor a parameter; ''"
-    kept = [f'`{k}`: a {type(o).__name__}' for k, o in vars(model).items() if not k.startswith('_') and k != 'training' and not isinstance(o, (bool, int, float, str, nn.Module))]
+    kept = [f'`{k}`: a {type(o).__name__}' for k,
+        o in vars(model).items() if not k.startswith('_') and k != 'training' and not isinstance(o, (bool, int, float, str, nn.Module))]
     return f'No attribute of the model is a module or a parameter; what it keeps is {", ".join(kept)}. `nn.Module` looks into none of these.' if kept and not list(model.parameters()) else ''
 
 # %% ../../nbs/exercises/nn_module.ipynb #b9e00031
@@ -159,7 +168,8 @@ def bare(layers, inp): # without what has no parameters
         if not isinstance(layer, nn.ReLU): inp = layer(inp)
     return inp
 
-TASKS += [RegisteredExercise('registered_parameters', 'model = Net(layers); model.parameters(); model(inp)', registered_cases, run=run_registered, stub=('__init__', 'forward'),
+TASKS += [RegisteredExercise('registered_parameters', 'model = Net(layers); model.parameters(); model(inp)', registered_cases, run=run_registered,
+    stub=('__init__', 'forward'),
     right=net_class(keeps(nn.ModuleList)), unset='was handed over, and is not among `model.parameters()`',
     meaning='An optimiser sees all of them. What `nn.Module` can\'t see is never trained, and nothing complains.',
     hints=('What does `len(list(model.parameters()))` say?',
@@ -191,6 +201,7 @@ class FunctionExercise(Exercise):
         kept = [f'`ctx.{name}`' for name, t in vars(out.grad_fn).items() if isinstance(t, Tensor)]
         return said._replace(says=f'{said.says}\nBut {" and ".join(kept)} should be kept by `ctx.save_for_backward`: then PyTorch notices a change before the way back.') if kept else said
 
+# %% ../../nbs/exercises/nn_module.ipynb #8e7d0de1
 def function_class(grad, f=relu, keep=lambda inp, out: inp): # functions of g and what was kept; of inp; of inp and out
     "A `torch.autograd.Function`"
     class Made(torch.autograd.Function):
@@ -236,6 +247,7 @@ def run_matmul(attempt, args, names):
         raise RuntimeError(f'{e}. `backward` returns one gradient for each input of `forward`, in their order: of `inp`, then of `w`') from e
     return {'out': out.detach(), 'inp.g': grads[0], 'w.g': grads[1]}
 
+# %% ../../nbs/exercises/nn_module.ipynb #9ba093db
 def two_inputs(grads): # function of g, inp and w
     "A `torch.autograd.Function` of a matrix product"
     class Made(torch.autograd.Function):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'batch_norm', 'HINTS', 'sizes', 'centre', 'mean_cases', 'layer_norm', 'norm_cases', 'less',
-           'norm_grad', 'beside', 'forward_slips', 'shares', 'suspects', 'rms_norm', 'rms_grad', 'one_line_cases',
-           'mean1', 'run_pair', 'stats_after', 'running_cases']
+           'norm_grad', 'beside', 'forward_slips', 'spread', 'shares', 'suspects', 'rms_norm', 'rms_grad',
+           'one_line_cases', 'mean1', 'run_pair', 'stats_after', 'running_cases']
 
 # %% ../../nbs/exercises/norm.ipynb #e1360002
 from functools import partial
@@ -37,7 +37,8 @@ Question('back_through_mean', (2, -1, -1), 'What arrives, less its own mean.',
     ('Only y₁ counts. How much does it move for a nudge of x₁, of x₂, of x₃?', 'By ⅔, −⅓ and −⅓ of it.', 'Times the 3 that arrives.')),
 Question('sigma_g', -1, 'Two shares, 0.5 and −1.5, from the two numbers that σ divides.',
     {1: 'The size is right. A larger σ makes d/σ smaller in size: there is a minus in the slope.', -2: 'σ² is 4, not 2.', 2: 'σ² is 4, and there is a minus in the slope.', (.5, -1.5): 'Those are the two shares. One σ divides both numbers, so they are added.', -4: 'And divided by σ².',
-     -.5: 'The two shares are added, not averaged.', -1.5: 'That is the share of the second number. The first has one too.'}, 'The share of each number is its ĝ times −d/σ².',
+     -.5: 'The two shares are added, not averaged.', -1.5: 'That is the share of the second number. The first has one too.'},
+         'The share of each number is its ĝ times −d/σ².',
     ('σ is one number that is used twice, so it gets two shares.', '1·(−(−2)/4) and 3·(−2/4).', '0.5 − 1.5')),
 Question('row_doubled', 'nothing', 'Mean and σ are doubled as well, and cancel.',
     {'it doubles': 'd is twice as large; and so is σ, by which it is divided.', 'it halves': 'σ is twice as large; and so is d, which it divides.'}, '',
@@ -53,7 +54,8 @@ Question('others_get_gradient', 'yes', 'Each of them has moved the mean and the 
     ('What is taken off the first digit\'s t?', 'The mean over the batch, in which the other seven are.', 'So a nudge of another digit moves the first one\'s x̂.')),
 Question('shrinks_by', 1024, 'Each layer hands back about a quarter, and 4·4·4·4·4 is 1,024.',
     {20: 'Along a path factors are multiplied, not added.', 4096: 'From what linear 6 puts out to what linear 1 puts out are five layers, not six.', 1/1024: 'To that part of it: by a factor of 1,024.', 4: 'That is one layer\'s factor; there are five.', 1.25: 'Factors are multiplied along a path.'}, 'Each layer multiplies by about ¼. How often?',
-    ('How much of a gradient does one layer hand back, with a quarter of Kaiming\'s weights?', 'About a quarter of what Kaiming\'s would. And five layers?', '4**5'), tol=.125),
+    ('How much of a gradient does one layer hand back, with a quarter of Kaiming\'s weights?', 'About a quarter of what Kaiming\'s would. And five layers?',
+        '4**5'), tol=.125),
 Question('constants_loss', 'it falls', 'It points downhill, only not as steeply as it might. A falling loss proves no gradient.',
     {'it does not fall': 'The wrong gradient still points roughly downhill. Run the next cell.'}, '',
     ('Does a gradient have to be exactly right to lead downhill?', 'A direction that makes an angle of less than 90° with the true one will do.', 'It falls.')),
@@ -68,6 +70,7 @@ def centre(inp): return inp - inp.mean(1, keepdim=True)
 def mean_cases():
     for n, i, randn in sizes(): yield gradient_case(centre, dict(inp=2*randn(n, i) + 1), ['inp'], randn, dict(n=n, c=i))
 
+# %% ../../nbs/exercises/norm.ipynb #a4676a87
 TASKS += [Exercise('mean_subtract_grad', 'mean_subtract_grad(inp, out)', mean_cases, right=sets_inp(lambda inp, out: centre(out.g)),
     meaning='What takes off the mean on the way there takes off the mean on the way back: J is its own transpose.',
     hints=('A number of a row moves its own y by 1, and every y of its row through the mean.',
@@ -80,10 +83,14 @@ TASKS += [Exercise('mean_subtract_grad', 'mean_subtract_grad(inp, out)', mean_ca
     ('swapped', 'that is the input less its mean; what goes back is made from what arrives, `out.g`', sets_inp(lambda inp, out: centre(inp))),
     ('sum-for-mean', 'the sum of the row was taken off, where its mean belongs', sets_inp(lambda inp, out: out.g - out.g.sum(1, keepdim=True))),
     ('missing', 'only the way through the mean is there; each number also stands in its own y', sets_inp(lambda inp, out: -out.g.mean(1, keepdim=True).expand_as(inp).clone())),
-    *[('factor', 'each number moves its own y by 1 − 1/c, and the others by −1/c', sets_inp(lambda inp, out, by=by: out.g*by(inp.shape[1]))) for by in (lambda c: 1 - 1/c, lambda c: -1/c, lambda c: 1/c)],
-    ('missing', 'a number was taken off from out.g, the same whatever arrives: the mean that is taken off is that of *out.g*', sets_inp(lambda inp, out: out.g - 1/inp.shape[1])),
-    ('swapped', 'the mean of the others was taken off; each number is in the mean of its row too', sets_inp(lambda inp, out: out.g - (out.g.sum(1, keepdim=True) - out.g)/(inp.shape[1] - 1))),
-    ('swapped', 'the sum of the others was taken off, divided by c; each number is in the mean of its row too', sets_inp(lambda inp, out: out.g - (out.g.sum(1, keepdim=True) - out.g)/inp.shape[1])),
+    *[('factor', 'each number moves its own y by 1 − 1/c, and the others by −1/c',
+        sets_inp(lambda inp, out, by=by: out.g*by(inp.shape[1]))) for by in (lambda c: 1 - 1/c, lambda c: -1/c, lambda c: 1/c)],
+    ('missing', 'a number was taken off from out.g, the same whatever arrives: the mean that is taken off is that of *out.g*',
+        sets_inp(lambda inp, out: out.g - 1/inp.shape[1])),
+    ('swapped', 'the mean of the others was taken off; each number is in the mean of its row too',
+        sets_inp(lambda inp, out: out.g - (out.g.sum(1, keepdim=True) - out.g)/(inp.shape[1] - 1))),
+    ('swapped', 'the sum of the others was taken off, divided by c; each number is in the mean of its row too',
+        sets_inp(lambda inp, out: out.g - (out.g.sum(1, keepdim=True) - out.g)/inp.shape[1])),
     ])]
 
 # %% ../../nbs/exercises/norm.ipynb #e1360009
@@ -104,7 +111,9 @@ def norm_cases(f, *params): # forward function; 'gamma', or 'gamma' and 'beta'
 def less(g_hat, h, s, dim): # x.g for ĝ, x̂ and σ
     return (g_hat - g_hat.mean(dim, keepdim=True) - h*(g_hat*h).mean(dim, keepdim=True))/s
 
-def norm_grad(dim, inp=lambda g, h, s, dim, gamma: less(g*gamma, h, s, dim), gamma=lambda g, h: g*h, beta=lambda g, h: g, over=None, correction=0, sigma=lambda var, eps: (var + eps).sqrt(), hat=lambda d, s, x, out: d/s, centred=True, small=torch.sum):
+# %% ../../nbs/exercises/norm.ipynb #972a614c
+def norm_grad(dim, inp=lambda g, h, s, dim, gamma: less(g*gamma, h, s, dim), gamma=lambda g, h: g*h, beta=lambda g, h: g, over=None, correction=0,
+    sigma=lambda var, eps: (var + eps).sqrt(), hat=lambda d, s, x, out: d/s, centred=True, small=torch.sum):
     "A gradient function; its arguments make it a wrong one"
     def attempt(x, out, w, b, eps):
         at = dim if over is None else over
@@ -122,7 +131,8 @@ def forward_slips(make, size): return [ # the variance of what is divided by; as
     ('swapped', '`eps` stands under the root, beside the variance, and not beside σ', make(sigma=beside)),
     ('swapped', f'two things. The variance was divided by {size} − 1, where the layer divides by {size}. And `eps` stands under the root, beside the variance, and not beside σ', make(sigma=beside, correction=1)),
     ('missing', '`eps` is missing: σ is the root of the variance plus `eps`', make(sigma=lambda var, eps: var.sqrt())),
-    ('missing', f'`eps` is missing: σ is the root of the variance plus `eps`. And the variance was divided by {size} − 1, where the layer divides by {size}', make(sigma=lambda var, eps: var.sqrt(), correction=1)),
+    ('missing', f'`eps` is missing: σ is the root of the variance plus `eps`. And the variance was divided by {size} − 1, where the layer divides by {size}',
+        make(sigma=lambda var, eps: var.sqrt(), correction=1)),
     ('missing', 'the variance stands where σ belongs: the root is missing', make(sigma=lambda var, eps: var + eps)),
     ('swapped', 'what the layer put out stands where x̂ belongs: γ is multiplied in there, and β added', make(hat=lambda d, s, x, out: out)),
     ('missing', 'x̂ is (x − mean)/σ: here the mean was not taken off', make(hat=lambda d, s, x, out: x/s)),
@@ -130,6 +140,10 @@ def forward_slips(make, size): return [ # the variance of what is divided by; as
     ('missing', 'x̂ is (x − mean)/σ: here it was not divided by σ', make(hat=lambda d, s, x, out: d)),
 ]
 
+def spread(t, dim): # as `t.std`, without a warning where there is one number
+    return ((t - t.mean(dim, keepdim=True)).pow(2).sum(dim, keepdim=True)/(t.shape[dim] - 1)).sqrt()
+
+# %% ../../nbs/exercises/norm.ipynb #4d2bdfdc
 def shares(dim): # of how what arrives at x̂ is put together, in three terms; function of ĝ, x̂ and σ
     def m(t): return t.mean(dim, keepdim=True)
     undivided = 'σ divides all three terms: ĝ, its mean, and its part along x̂. Here it doesn\'t divide all of them'
@@ -142,13 +156,16 @@ def shares(dim): # of how what arrives at x̂ is put together, in three terms; f
     ('missing', 'the part along x̂ is x̂ times the mean of ĝ·x̂; here x̂ is missing in the mean', lambda g, h, s: (g - m(g) - h*m(g))/s),
     ('missing', 'the part along x̂ is x̂ times the *mean* of ĝ·x̂; here no mean was taken', lambda g, h, s: (g - m(g) - h*g*h)/s),
     ('missing', 'the part along x̂ is x̂ times the mean of ĝ·x̂; x̂² was multiplied with the mean of ĝ alone', lambda g, h, s: (g - m(g) - h*h*m(g))/s),
-    ('swapped', 'the part along x̂ is x̂ times the mean of ĝ·x̂; here it is x̂ times the spread of ĝ', lambda g, h, s: (g - m(g) - h*g.std(dim, keepdim=True))/s),
+    ('swapped', 'the part along x̂ is x̂ times the mean of ĝ·x̂; here it is x̂ times the spread of ĝ', lambda g, h, s: (g - m(g) - h*spread(g, dim))/s),
     ('swapped', 'means of everything were taken off; each row or column that was normalised has its own', lambda g, h, s: (g - g.mean() - h*(g*h).mean())/s),
-    ('swapped', 'the part along x̂ is x̂·mean(ĝ·x̂). Divided by Σx̂² instead it is a little more, since `eps` is in σ', lambda g, h, s: (g - m(g) - h*m(g*h)/m(h*h))/s),
-    ('missing', 'the mean of ĝ has to be taken off as well. And the part along x̂ is x̂·mean(ĝ·x̂), with c below the line and not Σx̂²', lambda g, h, s: (g - h*m(g*h)/m(h*h))/s),
-    ('swapped', 'that standardises what arrives. It is x̂, σ and two means that come in: ĝ, less its mean, less its part along x̂, divided by the σ of the forward pass', lambda g, h, s: (g - m(g))/g.std(dim, keepdim=True)),
+    ('swapped', 'the part along x̂ is x̂·mean(ĝ·x̂). Divided by Σx̂² instead it is a little more, since `eps` is in σ',
+        lambda g, h, s: (g - m(g) - h*m(g*h)/m(h*h))/s),
+    ('missing', 'the mean of ĝ has to be taken off as well. And the part along x̂ is x̂·mean(ĝ·x̂), with c below the line and not Σx̂²',
+        lambda g, h, s: (g - h*m(g*h)/m(h*h))/s),
+    ('swapped', 'that standardises what arrives. It is x̂, σ and two means that come in: ĝ, less its mean, less its part along x̂, divided by the σ of the forward pass', lambda g, h, s: (g - m(g))/spread(g, dim)),
     ]
 
+# %% ../../nbs/exercises/norm.ipynb #54ee8cc0
 def suspects(dim): # as in `norm_grad`
     own, other, size = ('row', 'column', 'c') if dim else ('column', 'row', 'n')
     make = partial(norm_grad, dim)
@@ -170,11 +187,15 @@ def suspects(dim): # as in `norm_grad`
     ('missing', 'in γ.g the x̂ is missing, by which γ was multiplied', make(gamma=lambda g, h: g)),
     ('mean-for-sum', 'γ and β were used once in each sample, and what comes back from all of them is summed', make(small=torch.mean)),
     ('swapped', 'β was added, so the sum of what arrives is its gradient; x̂ has no place in it', make(beta=lambda g, h: g*h)),
-    *[('swapped', 'γ is not in every term: it is ĝ = `out.g*gamma` of which the mean, and the part along x̂, are taken off', make(lambda g, h, s, dim, gamma, a=a, b=b, c=c: (g*gamma**a - (g*gamma**b).mean(dim, keepdim=True) - h*(g*gamma**c*h).mean(dim, keepdim=True))/s)) for a, b, c in ((1, 0, 0), (1, 1, 0), (1, 0, 1), (0, 1, 1))],
+    *[('swapped', 'γ is not in every term: it is ĝ = `out.g*gamma` of which the mean, and the part along x̂, are taken off',
+        make(lambda g, h, s, dim, gamma, a=a, b=b, c=c: (g*gamma**a - (g*gamma**b).mean(dim, keepdim=True) - h*(g*gamma**c*h).mean(dim,
+        keepdim=True))/s)) for a, b, c in ((1, 0, 0), (1, 1, 0), (1, 0, 1), (0, 1, 1))],
     *[(cause, says, make(lambda g, h, s, dim, gamma, f=f: f(g*gamma, h, s))) for cause, says, f in shares(dim)],
-    *[('swapped', f'the forward pass is right, but the two sums run over each {other}; here each *{own}* was normalised', make(lambda g, h, s, dim, gamma: (g*gamma - ((g*gamma).sum(1 - dim, keepdim=True) + h*(g*gamma*h).sum(1 - dim, keepdim=True))/g.shape[dim])/s))],
+    *[('swapped', f'the forward pass is right, but the two sums run over each {other}; here each *{own}* was normalised',
+        make(lambda g, h, s, dim, gamma: (g*gamma - ((g*gamma).sum(1 - dim, keepdim=True) + h*(g*gamma*h).sum(1 - dim, keepdim=True))/g.shape[dim])/s))],
     ] + [('swapped', 'γ stands outside, where it belongs inside: what is averaged is what arrives at x̂, `out.g*gamma`', make(lambda g, h, s, dim, gamma: gamma*less(g, h, s, dim)))]*dim
 
+# %% ../../nbs/exercises/norm.ipynb #63a28323
 HINTS = ('Three gradients. γ and β are a product and a sum that were stretched over the samples. For `inp`, first work out x̂ and σ, and what arrives at x̂.',
          'What arrives at x̂ is ĝ = `out.g*gamma`. Take off its mean, then its part along x̂, which is x̂ times the mean of ĝ·x̂; divide by σ.')
 TASKS += [
@@ -189,7 +210,8 @@ Exercise('batch_norm_grad', 'batch_norm_grad(inp, out, gamma, beta, eps)', norm_
 # %% ../../nbs/exercises/norm.ipynb #e1360011
 def rms_norm(inp, gamma, eps): return gamma*inp/(inp.pow(2).mean(1, keepdim=True) + eps).sqrt()
 
-def rms_grad(inp=lambda g, h, s, gamma: (g*gamma - h*(g*gamma*h).mean(1, keepdim=True))/s, gamma=lambda g, h: (g*h).sum(0), centred=False, over=lambda t: t.mean(1, keepdim=True), sigma=lambda v, eps: (v + eps).sqrt(), hat=lambda d, s, x, out: d/s):
+def rms_grad(inp=lambda g, h, s, gamma: (g*gamma - h*(g*gamma*h).mean(1, keepdim=True))/s, gamma=lambda g, h: (g*h).sum(0), centred=False,
+    over=lambda t: t.mean(1, keepdim=True), sigma=lambda v, eps: (v + eps).sqrt(), hat=lambda d, s, x, out: d/s):
     "A gradient function; its arguments make it a wrong one"
     def attempt(x, out, w, eps):
         d = x - x.mean(1, keepdim=True) if centred else x
@@ -198,6 +220,7 @@ def rms_grad(inp=lambda g, h, s, gamma: (g*gamma - h*(g*gamma*h).mean(1, keepdim
         x.g, w.g = inp(out.g, h, s, w), gamma(out.g, h)
     return attempt
 
+# %% ../../nbs/exercises/norm.ipynb #9cd2d1a2
 TASKS += [Exercise('rms_norm_grad', 'rms_norm_grad(inp, out, gamma, eps)', norm_cases(rms_norm, 'gamma'), right=rms_grad(),
     meaning='Only the direction along x itself is taken off: adding the same number to a whole row does change what comes out.',
     hints=('What comes out when all numbers of a row are doubled? And when 1 is added to all of them? One of the two the loss can\'t notice.',
@@ -221,17 +244,25 @@ TASKS += [Exercise('rms_norm_grad', 'rms_norm_grad(inp, out, gamma, eps)', norm_
     ('missing', 's is the root of mean(x²) plus `eps`: here the root is missing', rms_grad(sigma=lambda v, eps: v + eps)),
     ('missing', '`eps` is missing: s is the root of mean(x²) plus `eps`', rms_grad(sigma=lambda v, eps: v.sqrt())),
     ('sum-for-mean', 's is made of the mean of x², not of the sum', rms_grad(over=lambda t: t.sum(1, keepdim=True))),
-    ('sum-for-mean', 's is made of the mean of x², not of the sum; and what is taken off along x is a mean too', rms_grad(lambda g, h, s, gamma: (g*gamma - h*(g*gamma*h).sum(1, keepdim=True))/s, over=lambda t: t.sum(1, keepdim=True))),
-    ('swapped', 'the means are those of each column; here each *row* was normalised', rms_grad(lambda g, h, s, gamma: (g*gamma - h*(g*gamma*h).mean(0))/s, over=lambda t: t.mean(0, keepdim=True))),
+    ('sum-for-mean', 's is made of the mean of x², not of the sum; and what is taken off along x is a mean too',
+        rms_grad(lambda g, h, s, gamma: (g*gamma - h*(g*gamma*h).sum(1, keepdim=True))/s, over=lambda t: t.sum(1, keepdim=True))),
+    ('swapped', 'the means are those of each column; here each *row* was normalised',
+        rms_grad(lambda g, h, s, gamma: (g*gamma - h*(g*gamma*h).mean(0))/s, over=lambda t: t.mean(0, keepdim=True))),
     ('swapped', 'what the layer put out stands where x/s belongs: γ is multiplied in there', rms_grad(hat=lambda d, s, x, out: out)),
     ('swapped', 'the mean of the row is taken off in s, as in layer norm; here s is made of x as it is', rms_grad(centred=True, hat=lambda d, s, x, out: x/s)),
-    ('missing', 'the part along x is the mean of ĝ·x/s *times x/s*; here that last x/s is missing', rms_grad(lambda g, h, s, gamma: (g*gamma - (g*gamma*h).mean(1, keepdim=True))/s)),
-    ('missing', 'the part along x is x/s times the mean of ĝ·x/s; here x/s is missing in the mean', rms_grad(lambda g, h, s, gamma: (g*gamma - h*(g*gamma).mean(1, keepdim=True))/s)),
+    ('missing', 'the part along x is the mean of ĝ·x/s *times x/s*; here that last x/s is missing',
+        rms_grad(lambda g, h, s, gamma: (g*gamma - (g*gamma*h).mean(1, keepdim=True))/s)),
+    ('missing', 'the part along x is x/s times the mean of ĝ·x/s; here x/s is missing in the mean',
+        rms_grad(lambda g, h, s, gamma: (g*gamma - h*(g*gamma).mean(1, keepdim=True))/s)),
     ('missing', 'the part along x is x/s times the *mean* of ĝ·x/s; here no mean was taken', rms_grad(lambda g, h, s, gamma: (g*gamma - h*g*gamma*h)/s)),
-    ('swapped', 'the mean of ĝ was taken off. No mean was taken off forwards; what is taken off is the part along x: x/s times the mean of ĝ·x/s', rms_grad(lambda g, h, s, gamma: (g*gamma - (g*gamma).mean(1, keepdim=True))/s)),
-    ('missing', 's divides both terms: ĝ, and its part along x', rms_grad(lambda g, h, s, gamma: g*gamma/s - h*(g*gamma*h).mean(1, keepdim=True))),
-    ('missing', 's divides both terms: ĝ, and its part along x', rms_grad(lambda g, h, s, gamma: g*gamma - h*(g*gamma*h).mean(1, keepdim=True)/s)),
-    *[('swapped', 'γ is not in every term: it is ĝ = `out.g*gamma` of which the part along x is taken off', rms_grad(lambda g, h, s, gamma, a=a: (g*gamma**a - h*(g*gamma**(1 - a)*h).mean(1, keepdim=True))/s)) for a in (0, 1)],
+    ('swapped', 'the mean of ĝ was taken off. No mean was taken off forwards; what is taken off is the part along x: x/s times the mean of ĝ·x/s',
+        rms_grad(lambda g, h, s, gamma: (g*gamma - (g*gamma).mean(1, keepdim=True))/s)),
+    ('missing', 'the root divides both terms, ĝ and its part along x. Written with `inp`, the second one has the root three times below it: x·mean(ĝ·x)/root³',
+        rms_grad(lambda g, h, s, gamma: g*gamma/s - h*(g*gamma*h).mean(1, keepdim=True))),
+    ('missing', 'the root divides both terms, ĝ and its part along x; here ĝ is not divided',
+        rms_grad(lambda g, h, s, gamma: g*gamma - h*(g*gamma*h).mean(1, keepdim=True)/s)),
+    *[('swapped', 'γ is not in every term: it is ĝ = `out.g*gamma` of which the part along x is taken off',
+        rms_grad(lambda g, h, s, gamma, a=a: (g*gamma**a - h*(g*gamma**(1 - a)*h).mean(1, keepdim=True))/s)) for a in (0, 1)],
     ])]
 
 # %% ../../nbs/exercises/norm.ipynb #e1360013
@@ -247,6 +278,7 @@ def one_line_cases():
 
 def mean1(t): return t.mean(1, keepdim=True)
 
+# %% ../../nbs/exercises/norm.ipynb #a6663f03
 TASKS += [Exercise('standardize_back', 'standardize_back(g_hat, x_hat, sigma)', one_line_cases, right=lambda g_hat, x_hat, sigma: less(g_hat, x_hat, sigma, 1),
     meaning='The whole way back through mean, variance and root: what arrives, less its mean, less its part along x̂, divided by σ.',
     hints=('Write σ.g with x̂ in the place of d/σ, then v.g, then the second share of d.g. Look what cancels.',
@@ -254,15 +286,21 @@ TASKS += [Exercise('standardize_back', 'standardize_back(g_hat, x_hat, sigma)', 
            '`(g_hat - g_hat.mean(1, keepdim=True) - x_hat*(g_hat*x_hat).mean(1, keepdim=True))/sigma`'),
     suspects=[
     ('missing', 'mean and σ were treated as constants, but both move with every number of the row', lambda g_hat, x_hat, sigma: g_hat/sigma),
-    ('missing', 'the way through the mean is missing: d.g still has to lose its own mean', lambda g_hat, x_hat, sigma: (g_hat - x_hat*mean1(g_hat*x_hat))/sigma),
-    ('missing', 'the way through σ is missing: d has a second arrow', lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat))/sigma),
+    ('missing', 'the way through the mean is missing: d.g still has to lose its own mean',
+        lambda g_hat, x_hat, sigma: (g_hat - x_hat*mean1(g_hat*x_hat))/sigma),
+    ('missing', 'the way through σ is missing: d has a second arrow, and takes off x̂ times the mean of ĝ·x̂ (the mean of a product isn\'t the product of the means)', lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat))/sigma),
     ('missing', 'the division by σ is missing', lambda g_hat, x_hat, sigma: less(g_hat, x_hat, 1, 1)),
     ('factor', 'the division by σ is there twice', lambda g_hat, x_hat, sigma: less(g_hat, x_hat, sigma*sigma, 1)),
-    ('sign', 'the share that comes through σ has a minus: a larger σ makes x̂ smaller', lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat) + x_hat*mean1(g_hat*x_hat))/sigma),
-    ('sum-for-mean', 'the c of v = mean(d²) is missing: it makes a mean of the sum over ĝ·x̂', lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat) - x_hat*(g_hat*x_hat).sum(1, keepdim=True))/sigma),
-    ('sum-for-mean', 'both c are missing: they make means of the two sums', lambda g_hat, x_hat, sigma: (g_hat - g_hat.sum(1, keepdim=True) - x_hat*(g_hat*x_hat).sum(1, keepdim=True))/sigma),
-    ('factor', 'the 2 of d² and that of the root cancel; one of them was forgotten', lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat) - 2*x_hat*mean1(g_hat*x_hat))/sigma),
-    ('factor', 'the 2 of d² and that of the root cancel; one of them was forgotten', lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat) - .5*x_hat*mean1(g_hat*x_hat))/sigma),
+    ('sign', 'the share that comes through σ has a minus: a larger σ makes x̂ smaller',
+        lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat) + x_hat*mean1(g_hat*x_hat))/sigma),
+    ('sum-for-mean', 'the c of v = mean(d²) is missing: it makes a mean of the sum over ĝ·x̂',
+        lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat) - x_hat*(g_hat*x_hat).sum(1, keepdim=True))/sigma),
+    ('sum-for-mean', 'both c are missing: they make means of the two sums',
+        lambda g_hat, x_hat, sigma: (g_hat - g_hat.sum(1, keepdim=True) - x_hat*(g_hat*x_hat).sum(1, keepdim=True))/sigma),
+    ('factor', 'the 2 of d² and that of the root cancel; one of them was forgotten',
+        lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat) - 2*x_hat*mean1(g_hat*x_hat))/sigma),
+    ('factor', 'the 2 of d² and that of the root cancel; one of them was forgotten',
+        lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat) - .5*x_hat*mean1(g_hat*x_hat))/sigma),
     ('swapped', 'means over each column; here each *row* was normalised', lambda g_hat, x_hat, sigma: less(g_hat, x_hat, sigma, 0)),
     ('swapped', 'what is averaged is ĝ·x̂, not x̂ alone', lambda g_hat, x_hat, sigma: (g_hat - mean1(g_hat) - g_hat*mean1(x_hat*x_hat))/sigma),
     *shares(1),
@@ -288,6 +326,7 @@ def running_cases():
         want = dict(zip(('new mean', 'new var'), (t.to(args['x'].dtype) for t in stats_after(*double, momentum))))
         yield Case(label(args['x'].dtype, n=n, c=i) + f', momentum {momentum}', args, want, dict(n=n, c=i))
 
+# %% ../../nbs/exercises/norm.ipynb #7eb25a79
 TASKS += [Exercise('running_stats', 'running_stats(x, mean, var, momentum)', running_cases, run=run_pair, right=stats_after, asks='two tensors',
     meaning='Each batch counts for `momentum`, and the batches before it for less and less.',
     hints=('Which share does the new batch get, and which the old value? And by what is the variance of the batch divided?',
@@ -304,14 +343,18 @@ TASKS += [Exercise('running_stats', 'running_stats(x, mean, var, momentum)', run
     ('missing', 'momentum is not in it: old and new were averaged', partial(stats_after, share=lambda m: .5)),
     ('swapped', 'momentum is given; it is not always 0.1', partial(stats_after, share=lambda m: .1)),
     *[('swapped', f'the variance of the batch is the spread around the mean of the *batch*; here it was taken around {which}{", and divided by n, not n − 1"*(c == 0)}', partial(stats_after, around=around, correction=c))
-      for which, around in (('the old running mean', lambda old, new: old), ('the new running mean', lambda old, new: new), ('0: the mean was not taken off', lambda old, new: 0)) for c in (1, 0)],
+      for which, around in (('the old running mean', lambda old, new: old), ('the new running mean', lambda old, new: new),
+          ('0: the mean was not taken off', lambda old, new: 0)) for c in (1, 0)],
     ('swapped', 'momentum the other way round in the variance: it is the share of the *new* batch there too', partial(stats_after, both=lambda m: (m, 1 - m))),
     ('swapped', 'momentum the other way round in the mean: it is the share of the *new* batch there too', partial(stats_after, both=lambda m: (1 - m, m))),
     ('missing', 'the old variance is gone: it keeps a share of 1 − momentum, as the mean does', partial(stats_after, both=lambda m: (m, 1))),
     ('missing', 'the old mean is gone: it keeps a share of 1 − momentum, as the variance does', partial(stats_after, both=lambda m: (1, m))),
     ('missing', 'only the mean has moved on: the variance is to be mixed in the same way', partial(stats_after, both=lambda m: (m, 0))),
-    ('factor', 'n/(n − 1) is upside down, or there twice: the sum of squares is divided by n − 1, once', lambda x, mean, var, momentum: stats_after(x, mean, var, momentum, square=lambda v: v*((len(x) - 1)/len(x))**2)),
-    ('factor', 'n/(n − 1) is upside down, or there twice: the sum of squares is divided by n − 1, once', lambda x, mean, var, momentum: stats_after(x, mean, var, momentum, square=lambda v: v*len(x)/(len(x) - 1))),
-    *[('swapped', f'standard deviations were mixed, where the variances belong{end}', lambda x, mean, var, momentum, f=f, c=c: (stats_after(x, mean, var, momentum)[0], f((1 - momentum)*var.sqrt() + momentum*x.std(0, correction=c))))
+    ('factor', 'n/(n − 1) is upside down, or there twice: the sum of squares is divided by n − 1, once',
+        lambda x, mean, var, momentum: stats_after(x, mean, var, momentum, square=lambda v: v*((len(x) - 1)/len(x))**2)),
+    ('factor', 'n/(n − 1) is upside down, or there twice: the sum of squares is divided by n − 1, once',
+        lambda x, mean, var, momentum: stats_after(x, mean, var, momentum, square=lambda v: v*len(x)/(len(x) - 1))),
+    *[('swapped', f'standard deviations were mixed, where the variances belong{end}',
+        lambda x, mean, var, momentum, f=f, c=c: (stats_after(x, mean, var, momentum)[0], f((1 - momentum)*var.sqrt() + momentum*x.std(0, correction=c))))
       for end, f in (('', lambda s: s*s), (', and the result is one too', lambda s: s)) for c in (1, 0)],
     ])]

@@ -21,7 +21,9 @@ TASKS = []
 TASKS += [
 Question('recall_b_g', (4, 7), 'The bias is shared by the samples, so its gradient is the sum over them.',
     {(2, 3.5): 'The samples are added up. The 1/n of the mean is in the upstream gradient already.', (3, 8): 'This is summed over the outputs. Each output has a bias of its own, and all samples share it.', 11: 'Each of the two outputs has a bias of its own.',
-     (1, 1): 'That is how fast the outputs move with their bias. The upstream gradient is missing.', (2, 2): 'That is how fast the outputs move with their bias, summed over the samples. The upstream gradient is missing.', (1, 2): 'That is the first sample alone.'},
+     (1, 1): 'That is how fast the outputs move with their bias. The upstream gradient is missing.',
+         (2, 2): 'That is how fast the outputs move with their bias, summed over the samples. The upstream gradient is missing.',
+         (1, 2): 'That is the first sample alone.'},
     'The bias of output 1 is added to output 1 of both samples. What arrives there?',
     ('How many biases are there?', 'The bias of output 1 is on a path through each sample: 1 and 3 arrive there.', '(1 + 3, 2 + 5)')),
 Question('recall_rise_or_fall', 'rise', 'A negative slope: higher prediction, lower loss.',
@@ -30,11 +32,14 @@ Question('recall_rise_or_fall', 'rise', 'A negative slope: higher prediction, lo
     ('What does a slope say?', 'It says what the loss does when u grows.', 'When u grows the loss falls, so u should grow.')),
 Question('t_g_guess', (0, 6, 7), 'Where ReLU stands still nothing comes through; where it moves with its input all of it does.',
     {(5, 6, 7): 't₁ is −1. Nudge it to −0.9: does v₁ move?', (0, .5, 2): 'These are the values that ReLU put out. How fast does each move with its input?', (0, 3, 14): 'v.g was multiplied by v. But where ReLU moves, it moves one to one, however large it is.',
-     (0, 1, 1): 'That is how fast v moves with t. The loss moves with v at the rates 5, 6 and 7.', (-5, 6, 7): 'Left of 0 ReLU is level: its slope is 0, not −1.', (-5, 3, 14): 'v.g was multiplied by t. What counts is how fast v moves with t.', (0, 0, 0): 'Does v₂ move when t₂ does?'},
+     (0, 1, 1): 'That is how fast v moves with t. The loss moves with v at the rates 5, 6 and 7.',
+         (-5, 6, 7): 'Left of 0 ReLU is level: its slope is 0, not −1.', (-5, 3, 14): 'v.g was multiplied by t. What counts is how fast v moves with t.',
+         (0, 0, 0): 'Does v₂ move when t₂ does?'},
     'Nudge each t up a little. Does its v follow? Then the loss changes as v.g says.',
     ('Nudge t₁ from −1 to −0.9. What is v₁ before and after?', 'v₁ stays 0. v₂ and v₃ follow their t one to one.', 'The slopes are 0, 1 and 1, times 5, 6 and 7.')),
 Question('slope_at_the_corner', .5, 'ReLU rises by 0.00001 over a way of 0.00002: half of the way is level.',
-    {0: 'That is the slope on the left. Here both sides count.', 1: 'That is the slope on the right. Here both sides count.', .00001: 'That is how much ReLU rises. Divide it by the way.', .00002: 'That is the way. How much does ReLU rise on it?'},
+    {0: 'That is the slope on the left. Here both sides count.', 1: 'That is the slope on the right. Here both sides count.',
+        .00001: 'That is how much ReLU rises. Divide it by the way.', .00002: 'That is the way. How much does ReLU rise on it?'},
     'ReLU(0.00001) is 0.00001, and ReLU(−0.00001) is 0. How long is the way between the two?',
     ('What is ReLU at either end?', '0 at the left end, 0.00001 at the right end.', '0.00001/0.00002')),
 Question('shut_unit_learns', 'no', 'All that reaches its weights and its bias comes through this gate, and it is shut for every image.',
@@ -55,20 +60,28 @@ TASKS += [Exercise('relu_grad', 'relu_grad(inp, out)', gate_cases(relu, (0., 1.)
            '`out.g*(inp > 0)`'),
     suspects=[
     ('swapped', '`inp` was multiplied in, where a gate of 0 and 1 belongs', sets_inp(lambda inp, out: out.g*inp)),
-    *(('swapped', 'where the gate is open, the number that came through was multiplied in: the slope there is 1, however large that is', sets_inp(f)) for f in (lambda inp, out: out.g*out, lambda inp, out: out.g*out*inp)),
+    *(('swapped', 'where the gate is open, the number that came through was multiplied in: the slope there is 1, however large that is',
+        sets_inp(f)) for f in (lambda inp, out: out.g*out, lambda inp, out: out.g*out*inp)),
     *(('swapped', 'the gate was put around the gradient: what counts is whether `inp` is positive, not whether what arrives is', sets_inp(f)) for f in (
         lambda inp, out: out.g.relu(), lambda inp, out: -(-out.g).relu(), lambda inp, out: (out.g > 0).to(inp.dtype))),
-    ('wrong-mask', 'two gates were asked, that of `inp` and the sign of what arrives: only `inp` decides, and a gradient may be negative', sets_inp(lambda inp, out: out.g.relu()*(inp > 0))),
+    ('wrong-mask', 'two gates were asked, that of `inp` and the sign of what arrives: only `inp` decides, and a gradient may be negative',
+        sets_inp(lambda inp, out: out.g.relu()*(inp > 0))),
     ('wrong-mask', 'the gate asks whether `inp` and what arrives have one sign: only `inp` decides', sets_inp(lambda inp, out: out.g*(inp*out.g > 0))),
-    *(('swapped', 'the sign is no gate: below 0 nothing comes through, and −1 would turn it around', sets_inp(f)) for f in (lambda inp, out: out.g*inp.sign(), lambda inp, out: out.g*torch.where(inp > 0, 1., -1.).to(inp.dtype))),
-    *(('swapped', 'what comes through an open gate is what arrives, unchanged: nothing is added to it', sets_inp(f)) for f in (lambda inp, out: out.g + (inp > 0), lambda inp, out: out.g + out, lambda inp, out: out.g + inp)),
+    *(('swapped', 'the sign is no gate: below 0 nothing comes through, and −1 would turn it around', sets_inp(f)) for f in (lambda inp, out: out.g*inp.sign(),
+        lambda inp, out: out.g*torch.where(inp > 0, 1., -1.).to(inp.dtype))),
+    *(('swapped', 'what comes through an open gate is what arrives, unchanged: nothing is added to it',
+        sets_inp(f)) for f in (lambda inp, out: out.g + (inp > 0), lambda inp, out: out.g + out, lambda inp, out: out.g + inp)),
     *(('swapped', 'the gate of ReLU is open or shut, nothing in between: this is the slope of a smooth curve', sets_inp(f)) for f in (
         lambda inp, out: out.g*inp.sigmoid(), lambda inp, out: out.g*inp.sigmoid()*(1 - inp.sigmoid()), lambda inp, out: out.g*(1 - inp.tanh()**2))),
-    *(('wrong-mask', 'behind a shut gate nothing comes through: this one leaks', sets_inp(lambda inp, out, s=s: out.g*torch.where(inp > 0, 1., s).to(inp.dtype))) for s in (.01, .1, .5)),
+    *(('wrong-mask', 'behind a shut gate nothing comes through: this one leaks',
+        sets_inp(lambda inp, out, s=s: out.g*torch.where(inp > 0, 1., s).to(inp.dtype))) for s in (.01, .1, .5)),
+    ('wrong-mask', 'at exactly 0 half of what arrives comes through. The gate is shut there: 0, not ½', sets_inp(lambda inp, out: out.g*(inp.sign() + 1)/2)),
     ('wrong-mask', 'the gate lies at 0, not at 1', sets_inp(lambda inp, out: out.g*(inp > 1))),
-    *(('wrong-mask', 'the gate lies at 0, not at the mean', sets_inp(f)) for f in (lambda inp, out: out.g*(inp > inp.mean()), lambda inp, out: out.g*(out > out.mean()))),
+    *(('wrong-mask', 'the gate lies at 0, not at the mean', sets_inp(f)) for f in (lambda inp, out: out.g*(inp > inp.mean()),
+        lambda inp, out: out.g*(out > out.mean()))),
     *(('wrong-mask', 'the gate was decided for a whole sample, or for a whole unit; each entry has a gate of its own', sets_inp(f)) for f in (
-        *(lambda inp, out, d=d, f=f: out.g*(f(inp, d) > 0) for d in (0, 1) for f in (lambda t, d: t.sum(d, keepdim=True), lambda t, d: t.max(d, keepdim=True)[0], lambda t, d: t.min(d, keepdim=True)[0])),
+        *(lambda inp, out, d=d, f=f: out.g*(f(inp, d) > 0) for d in (0, 1) for f in (lambda t, d: t.sum(d, keepdim=True),
+            lambda t, d: t.max(d, keepdim=True)[0], lambda t, d: t.min(d, keepdim=True)[0])),
         lambda inp, out: out.g*(inp[:, :1] > 0), lambda inp, out: out.g*(inp[:1] > 0), lambda inp, out: out.g*(inp.sum() > 0)))])]
 
 # %% ../../nbs/exercises/relu_grad.ipynb #3319ced1
@@ -92,21 +105,32 @@ TASKS += [Exercise('leaky_relu_grad', 'leaky_relu_grad(inp, out, slope)', leaky_
     ('wrong-mask', 'the slope is given: it need not be 0.01', sets_inp(lambda inp, out, slope: out.g*torch.where(inp > 0, 1., .01).to(inp.dtype))),
     ('no-upstream', 'the slopes alone; the chain rule multiplies them with what arrives', sets_inp(lambda inp, out, slope: torch.where(inp > 0, 1., slope).to(inp.dtype))),
     ('swapped', '`out` was multiplied in, where a slope belongs', sets_inp(lambda inp, out, slope: out.g*out)),
-    ('wrong-mask', 'where the gate is open both parts add up, to 1 + slope; the second one belongs where the first is shut', slopes(lambda s: 1 + s, lambda s: s)),
+    ('wrong-mask', 'where the gate is open both parts add up, to 1 + slope; the second one belongs where the first is shut',
+        slopes(lambda s: 1 + s, lambda s: s)),
     *(('wrong-mask', 'the gate looks at what arrives; it has to look at `inp`: the slope is 1 where `inp` is positive', sets_inp(f)) for f in (
-        lambda inp, out, slope: torch.where(out.g > 0, out.g, slope*out.g), lambda inp, out, slope: torch.minimum(out.g, slope*out.g), lambda inp, out, slope: torch.where(out.g > 0, slope*out.g, out.g))),
+        lambda inp, out, slope: torch.where(out.g > 0, out.g, slope*out.g), lambda inp, out, slope: torch.minimum(out.g, slope*out.g),
+            lambda inp, out, slope: torch.where(out.g > 0, slope*out.g, out.g))),
     ('wrong-mask', 'the other way round: where `inp` is positive the slope is 1, and `slope` belongs where it is not', slopes(lambda s: s, lambda s: 1.)),
-    *(('sign', 'where `inp` is negative the line still rises, with `slope`: it is not turned around', slopes(lambda s: 1., g)) for g in (lambda s: -s, lambda s: -1.)),
-    ('wrong-mask', 'where the gate is shut nothing comes through here; that is ReLU, and this one lets `slope` times of it through', slopes(lambda s: 1., lambda s: 0.)),
-    *(('wrong-mask', 'where `inp` is negative what arrives is multiplied with `slope` itself, once; here another number made of it stands there', slopes(lambda s: 1., g)) for g in (lambda s: 1 - s, lambda s: 1/s, lambda s: s*s, lambda s: 1 + s, lambda s: s/2)),
+    *(('sign', 'where `inp` is negative the line still rises, with `slope`: it is not turned around', slopes(lambda s: 1., g)) for g in (lambda s: -s,
+        lambda s: -1.)),
+    ('wrong-mask', 'where the gate is shut nothing comes through here; that is ReLU, and this one lets `slope` times of it through',
+        slopes(lambda s: 1., lambda s: 0.)),
+    *(('wrong-mask', 'where `inp` is negative what arrives is multiplied with `slope` itself, once; here another number made of it stands there',
+        slopes(lambda s: 1., g)) for g in (lambda s: 1 - s, lambda s: 1/s, lambda s: s*s, lambda s: 1 + s, lambda s: s/2)),
     *(('swapped', 'the number itself was multiplied in: a slope doesn\'t depend on how far from 0 `inp` is', sets_inp(f)) for f in (
-        lambda inp, out, slope: out.g*torch.where(inp > 0, inp, slope), lambda inp, out, slope: out.g*torch.where(inp > 0, 1., slope*inp), lambda inp, out, slope: torch.where(inp > 0, out.g, slope*inp), lambda inp, out, slope: out.g*inp,
+        lambda inp, out, slope: out.g*torch.where(inp > 0, inp, slope), lambda inp, out, slope: out.g*torch.where(inp > 0, 1., slope*inp),
+            lambda inp, out, slope: torch.where(inp > 0, out.g, slope*inp), lambda inp, out, slope: out.g*inp,
         lambda inp, out, slope: torch.where(inp > 0, inp, slope*out.g), lambda inp, out, slope: torch.where(inp > 0, out.g, out))),
-    ('missing', 'where `inp` is negative `slope` alone stands; it has to be multiplied with what arrives', sets_inp(lambda inp, out, slope: torch.where(inp > 0, out.g, slope))),
-    ('missing', 'where `inp` is positive 1 alone stands; what arrives comes through there unchanged', sets_inp(lambda inp, out, slope: torch.where(inp > 0, 1., slope*out.g))),
-    *(('wrong-mask', '`slope` is a slope, and no place: the gate lies at 0', sets_inp(f)) for f in (lambda inp, out, slope: out.g*torch.where(inp > slope, 1., slope), lambda inp, out, slope: out.g*(inp > slope), lambda inp, out, slope: out.g*torch.where(inp > -slope, 1., slope))),
+    ('missing', 'where `inp` is negative `slope` alone stands; it has to be multiplied with what arrives',
+        sets_inp(lambda inp, out, slope: torch.where(inp > 0, out.g, slope))),
+    ('missing', 'where `inp` is positive 1 alone stands; what arrives comes through there unchanged',
+        sets_inp(lambda inp, out, slope: torch.where(inp > 0, 1., slope*out.g))),
+    *(('wrong-mask', '`slope` is a slope, and no place: the gate lies at 0',
+        sets_inp(f)) for f in (lambda inp, out, slope: out.g*torch.where(inp > slope, 1., slope), lambda inp, out, slope: out.g*(inp > slope),
+        lambda inp, out, slope: out.g*torch.where(inp > -slope, 1., slope))),
     ('missing', 'both sides have the slope `slope` here; where `inp` is positive it is 1', slopes(lambda s: s, lambda s: s)),
-    ('swapped', 'what leaks is added to all that arrives; where `inp` is negative only `slope` times of it comes through', slopes(lambda s: 1., lambda s: 1 + s)),
+    ('swapped', 'what leaks is added to all that arrives; where `inp` is negative only `slope` times of it comes through',
+        slopes(lambda s: 1., lambda s: 1 + s)),
     ('wrong-mask', 'a maximum with `slope` is not a choice between two slopes', sets_inp(lambda inp, out, slope: out.g*inp.clamp(min=slope)))])]
 
 # %% ../../nbs/exercises/relu_grad.ipynb #a8aaf2f7
@@ -129,22 +153,34 @@ TASKS += [Exercise('clamp_grad', 'clamp_grad(inp, out, lo, hi)', clamp_cases,
     ('swapped', '`inp` was multiplied in, where a gate of 0 and 1 belongs', sets_inp(lambda inp, out, lo, hi: out.g*inp)),
     ('wrong-mask', 'outside of the two bounds 0 comes through, not the bound', sets_inp(lambda inp, out, lo, hi: torch.where(inp < lo, lo, torch.where(inp > hi, hi, out.g)))),
     ('swapped', 'the gradient was clamped; it is the input that is clamped, and the gradient goes through or doesn\'t', sets_inp(lambda inp, out, lo, hi: out.g.clamp(lo, hi))),
-    ('no-mask', 'is there a mask, and does it ask `inp`? In `out` what was cut off *is* `lo` or `hi`, so there it never lies outside', sets_inp(lambda inp, out, lo, hi: out.g.clone())),
+    ('no-mask', 'is there a mask, and does it ask `inp`? In `out` what was cut off *is* `lo` or `hi`, so there it never lies outside',
+        sets_inp(lambda inp, out, lo, hi: out.g.clone())),
     ('swapped', '`out` was multiplied in, where a gate of 0 and 1 belongs', sets_inp(lambda inp, out, lo, hi: out.g*out)),
     *(('wrong-mask', 'outside of the two bounds nothing moves, so the slope there is 0: a bound is a value, and no slope', sets_inp(f)) for f in (
-        lambda inp, out, lo, hi: out.g*torch.where(inp < lo, lo, torch.where(inp > hi, hi, 1.)), lambda inp, out, lo, hi: torch.where(inside(inp, lo, hi), out.g, out), lambda inp, out, lo, hi: torch.where(inside(inp, lo, hi), out.g, inp.clamp(lo, hi)*out.g))),
+        lambda inp, out, lo, hi: out.g*torch.where(inp < lo, lo, torch.where(inp > hi, hi, 1.)),
+            lambda inp, out, lo, hi: torch.where(inside(inp, lo, hi), out.g, out),
+            lambda inp, out, lo, hi: torch.where(inside(inp, lo, hi), out.g, inp.clamp(lo, hi)*out.g))),
     *(('wrong-mask', 'the gate asks about what arrives; it has to ask whether `inp` lies between the two bounds', sets_inp(f)) for f in (
-        lambda inp, out, lo, hi: out.g*inside(out.g, lo, hi), lambda inp, out, lo, hi: (out.g*inside(inp, lo, hi)).clamp(lo, hi), lambda inp, out, lo, hi: out.g.clamp(lo, hi)*inside(inp, lo, hi))),
+        lambda inp, out, lo, hi: out.g*inside(out.g, lo, hi), lambda inp, out, lo, hi: (out.g*inside(inp, lo, hi)).clamp(lo, hi),
+            lambda inp, out, lo, hi: out.g.clamp(lo, hi)*inside(inp, lo, hi))),
     *(('wrong-mask', f'only {one} is asked about: outside of {other} nothing comes through either', sets_inp(f)) for one, other, f in (
-        ('`lo`', '`hi`', lambda inp, out, lo, hi: out.g*(inp >= lo)), ('`hi`', '`lo`', lambda inp, out, lo, hi: out.g*(inp <= hi)), ('`lo`', '`hi`', lambda inp, out, lo, hi: out.g*(inp > lo)), ('`hi`', '`lo`', lambda inp, out, lo, hi: out.g*(inp < hi)))),
-    *(('wrong-mask', 'the other way round: it is open between the two bounds, and shut outside of them', sets_inp(f)) for f in (lambda inp, out, lo, hi: out.g*~inside(inp, lo, hi), lambda inp, out, lo, hi: out.g*((inp <= lo) | (inp >= hi)))),
+        ('`lo`', '`hi`', lambda inp, out, lo, hi: out.g*(inp >= lo)), ('`hi`', '`lo`', lambda inp, out, lo, hi: out.g*(inp <= hi)),
+            ('`lo`', '`hi`', lambda inp, out, lo, hi: out.g*(inp > lo)), ('`hi`', '`lo`', lambda inp, out, lo, hi: out.g*(inp < hi)))),
+    *(('wrong-mask', 'the other way round: it is open between the two bounds, and shut outside of them',
+        sets_inp(f)) for f in (lambda inp, out, lo, hi: out.g*~inside(inp, lo, hi), lambda inp, out, lo, hi: out.g*((inp <= lo) | (inp >= hi)))),
     *(('wrong-mask', 'this is open on both sides of 0, or on one, wherever the bounds are: the gate lies at `lo` and `hi`', sets_inp(f)) for f in (
-        lambda inp, out, lo, hi: out.g*(inp > 0), lambda inp, out, lo, hi: out.g*(out > 0), lambda inp, out, lo, hi: out.g*(inp >= 0), lambda inp, out, lo, hi: out.g*(inp.abs() <= hi), lambda inp, out, lo, hi: out.g*(inp.abs() < hi), lambda inp, out, lo, hi: out.g*inside(inp, -1, 1), lambda inp, out, lo, hi: out.g*inside(inp, 0, 1))),
+        lambda inp, out, lo, hi: out.g*(inp > 0), lambda inp, out, lo, hi: out.g*(out > 0), lambda inp, out, lo, hi: out.g*(inp >= 0),
+            lambda inp, out, lo, hi: out.g*(inp.abs() <= hi), lambda inp, out, lo, hi: out.g*(inp.abs() < hi),
+            lambda inp, out, lo, hi: out.g*inside(inp, -1, 1), lambda inp, out, lo, hi: out.g*inside(inp, 0, 1))),
     *(('swapped', 'the slope between the two bounds is 1, however near they are to each other', sets_inp(f)) for f in (
         lambda inp, out, lo, hi: out.g*inside(inp, lo, hi)*(hi - lo), lambda inp, out, lo, hi: out.g*inside(inp, lo, hi)/(hi - lo))),
-    *(('swapped', 'the number itself was multiplied in: between the two bounds the slope is 1, whatever `inp` is', sets_inp(f)) for f in (lambda inp, out, lo, hi: out.g*inside(inp, lo, hi)*inp, lambda inp, out, lo, hi: inside(inp, lo, hi)*inp)),
-    ('wrong-mask', 'outside of the two bounds what arrives was turned around; nothing comes through there', sets_inp(lambda inp, out, lo, hi: torch.where(inside(inp, lo, hi), out.g, -out.g))),
-    *(('wrong-mask', 'the sign on each side of the bounds was multiplied in; the gate is 1 between them and 0 outside', sets_inp(f)) for f in (lambda inp, out, lo, hi: out.g*((inp >= lo).to(inp.dtype) - (inp <= hi).to(inp.dtype)), lambda inp, out, lo, hi: out.g*((inp >= lo).to(inp.dtype) + (inp <= hi).to(inp.dtype))))])]
+    *(('swapped', 'the number itself was multiplied in: between the two bounds the slope is 1, whatever `inp` is',
+        sets_inp(f)) for f in (lambda inp, out, lo, hi: out.g*inside(inp, lo, hi)*inp, lambda inp, out, lo, hi: inside(inp, lo, hi)*inp)),
+    ('wrong-mask', 'outside of the two bounds what arrives was turned around; nothing comes through there',
+        sets_inp(lambda inp, out, lo, hi: torch.where(inside(inp, lo, hi), out.g, -out.g))),
+    *(('wrong-mask', 'the sign on each side of the bounds was multiplied in; the gate is 1 between them and 0 outside',
+        sets_inp(f)) for f in (lambda inp, out, lo, hi: out.g*((inp >= lo).to(inp.dtype) - (inp <= hi).to(inp.dtype)),
+        lambda inp, out, lo, hi: out.g*((inp >= lo).to(inp.dtype) + (inp <= hi).to(inp.dtype))))])]
 
 # %% ../../nbs/exercises/relu_grad.ipynb #c4e00002
 def silu(inp): return inp*inp.sigmoid()
@@ -157,6 +193,7 @@ def silu_cases():
         inp[0,0] = 0
         yield gradient_case(silu, dict(inp=3*inp), ['inp'], randn, dict(n=n, i=i))
 
+# %% ../../nbs/exercises/relu_grad.ipynb #30237017
 TASKS += [Exercise('silu_grad', 'silu_grad(inp, out)', silu_cases, right=sets_inp(lambda inp, out: out.g*(inp.sigmoid() + inp*inp.sigmoid()*(1 - inp.sigmoid()))),
     meaning='A gate that is half open at 0, and a summand besides, since t also moves the gate itself.',
     hints=('t stands in the product twice. Hold one of the two still and move the other, then the other way round. Over several paths the chain rule is a sum.',
@@ -166,19 +203,29 @@ TASKS += [Exercise('silu_grad', 'silu_grad(inp, out)', silu_cases, right=sets_in
     ('missing', 't stands in the product twice. This is the path through t alone; the other one goes through σ(t)', sets_inp(lambda inp, out: out.g*inp.sigmoid())),
     ('missing', 't stands in the product twice. This is the path through σ(t) alone; the other one goes through t', sets_inp(lambda inp, out: out.g*inp*inp.sigmoid()*(1 - inp.sigmoid()))),
     ('missing', 'this is the slope of σ alone; σ(t) stands in a product with t', sets_inp(lambda inp, out: out.g*inp.sigmoid()*(1 - inp.sigmoid()))),
-    *(('swapped', 'in the second path, that through σ, something else stands for the slope of σ, which is σ·(1 − σ)', sets_inp(lambda inp, out, g=g: out.g*(s(inp) + inp*g(inp)))) for g in (
-        lambda t: s(t)*(1 - t), lambda t: s(t)**2, lambda t: 1 - s(t), lambda t: 1 - s(t)**2, lambda t: s(t)*(1 + s(t)), lambda t: s(t)*s(1 - t), lambda t: (-t).exp()*s(t), lambda t: -s(t)**2,
-        lambda t: t.exp()/(1 + t.exp()), lambda t: s(t)*(1 - s(t))**2, lambda t: t*(1 - t), lambda t: s(s(t)), lambda t: -(-t).exp()*s(t)**2, lambda t: s(t)*(s(t) - 1), lambda t: 1. + 0*t)),
-    *(('swapped', 'the two paths are added: σ and t·σ·(1 − σ)', sets_inp(lambda inp, out, c=c: out.g*c(s(inp), inp*s(inp)*(1 - s(inp))))) for c in (lambda a, b: a - b, lambda a, b: b - a, lambda a, b: a*b)),
+    *(('swapped', 'in the second path, that through σ, something else stands for the slope of σ, which is σ·(1 − σ)',
+        sets_inp(lambda inp, out, g=g: out.g*(s(inp) + inp*g(inp)))) for g in (
+        lambda t: s(t)*(1 - t), lambda t: s(t)**2, lambda t: 1 - s(t), lambda t: 1 - s(t)**2, lambda t: s(t)*(1 + s(t)), lambda t: s(t)*s(1 - t),
+            lambda t: (-t).exp()*s(t), lambda t: -s(t)**2,
+        lambda t: t.exp()/(1 + t.exp()), lambda t: s(t)*(1 - s(t))**2, lambda t: t*(1 - t), lambda t: s(s(t)), lambda t: -(-t).exp()*s(t)**2,
+            lambda t: s(t)*(s(t) - 1), lambda t: 1. + 0*t)),
+    *(('swapped', 'the two paths are added: σ and t·σ·(1 − σ)',
+        sets_inp(lambda inp, out, c=c: out.g*c(s(inp), inp*s(inp)*(1 - s(inp))))) for c in (lambda a, b: a - b, lambda a, b: b - a, lambda a, b: a*b)),
     *(('swapped', 'σ is asked about t itself; what came out, t·σ(t), is another number', sets_inp(f)) for f in (
-        lambda inp, out: out.g*(s(out) + out*s(out)*(1 - s(out))), lambda inp, out: out.g*(s(inp) + out*(1 - out)), lambda inp, out: out.g*out*(1 - out), lambda inp, out: out.g*(s(inp) + inp*out*(1 - out)), lambda inp, out: out.g*(s(out) + inp*s(out)*(1 - s(out))))),
+        lambda inp, out: out.g*(s(out) + out*s(out)*(1 - s(out))), lambda inp, out: out.g*(s(inp) + out*(1 - out)), lambda inp, out: out.g*out*(1 - out),
+            lambda inp, out: out.g*(s(inp) + inp*out*(1 - out)), lambda inp, out: out.g*(s(out) + inp*s(out)*(1 - s(out))))),
     *(('missing', 'in one of the two paths a factor is missing: they are 1·σ and t·σ·(1 − σ)', sets_inp(f)) for f in (
-        lambda inp, out: out.g*(s(inp) + s(inp)*(1 - s(inp))), lambda inp, out: out.g*(1 + inp*s(inp)*(1 - s(inp))), lambda inp, out: out.g*(s(inp) + inp*(1 - s(inp))), lambda inp, out: out.g*(s(inp) + 1 - s(inp)), lambda inp, out: out.g*(s(inp) + inp))),
+        lambda inp, out: out.g*(s(inp) + s(inp)*(1 - s(inp))), lambda inp, out: out.g*(1 + inp*s(inp)*(1 - s(inp))),
+            lambda inp, out: out.g*(s(inp) + inp*(1 - s(inp))), lambda inp, out: out.g*(s(inp) + 1 - s(inp)), lambda inp, out: out.g*(s(inp) + inp))),
     *(('swapped', 'one of the paths has a factor that belongs to the other, or to neither: they are 1·σ and t·σ·(1 − σ)', sets_inp(f)) for f in (
-        lambda inp, out: out.g*(inp*s(inp) + inp*s(inp)*(1 - s(inp))), lambda inp, out: out.g*(out + s(inp)*(1 - s(inp))), lambda inp, out: out.g*(s(inp) + inp*inp*s(inp)*(1 - s(inp))), lambda inp, out: out.g*(s(inp) + inp*s(inp)**2*(1 - s(inp))), lambda inp, out: out.g*s(inp)*(inp + s(inp)*(1 - s(inp))))),
+        lambda inp, out: out.g*(inp*s(inp) + inp*s(inp)*(1 - s(inp))), lambda inp, out: out.g*(out + s(inp)*(1 - s(inp))),
+            lambda inp, out: out.g*(s(inp) + inp*inp*s(inp)*(1 - s(inp))), lambda inp, out: out.g*(s(inp) + inp*s(inp)**2*(1 - s(inp))),
+            lambda inp, out: out.g*s(inp)*(inp + s(inp)*(1 - s(inp))))),
     *(('missing', 'only one of the two paths was multiplied with what arrives; both are', sets_inp(f)) for f in (
         lambda inp, out: out.g*s(inp) + inp*s(inp)*(1 - s(inp)), lambda inp, out: s(inp) + out.g*inp*s(inp)*(1 - s(inp)))),
     *(('swapped', 'the values themselves were multiplied in, and no slopes', sets_inp(f)) for f in (lambda inp, out: out.g*out, lambda inp, out: out.g*inp)),
-    *(('missing', 't stands in the product twice, and both paths come to the tensor: here the second summand is made of the first, or taken twice', sets_inp(f)) for f in (lambda inp, out: 2*out.g*s(inp), lambda inp, out: 2*out.g*inp*s(inp)*(1 - s(inp)))),
-    ('swapped', 'the slopes are paired with the wrong factors: the slope of t, which is 1, goes with σ, and the slope of σ goes with t', sets_inp(lambda inp, out: out.g*(inp.sigmoid()*(1 - inp.sigmoid()) + inp*inp.sigmoid()))),
+    *(('missing', 't stands in the product twice, and both paths come to the tensor: here the second summand is made of the first, or taken twice',
+        sets_inp(f)) for f in (lambda inp, out: 2*out.g*s(inp), lambda inp, out: 2*out.g*inp*s(inp)*(1 - s(inp)))),
+    ('swapped', 'the slopes are paired with the wrong factors: the slope of t, which is 1, goes with σ, and the slope of σ goes with t',
+        sets_inp(lambda inp, out: out.g*(inp.sigmoid()*(1 - inp.sigmoid()) + inp*inp.sigmoid()))),
     ('wrong-mask', 'this is the gate of ReLU; that of t·σ(t) is never quite open, nor quite shut', sets_inp(lambda inp, out: out.g*(inp > 0)))])]

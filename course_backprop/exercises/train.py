@@ -61,8 +61,11 @@ Question('adam_ten_times', 'fewer', 'Fewer by far. What such steps do to the uni
     {'more': 'Longer steps get farther, as long as they lead down. In its first steps Adam moves every number by about the learning rate, however small its gradient is. What do 784 weights of a unit that each move by 0.01 do to its pre-activation?'},
     'In each of its first steps Adam moves every weight by about the learning rate. How far does a pre-activation move, if 784 weights do so at once?'),
 Question('leaky_share', .505, 'Half of the mean square comes from sums above 0 and stays, half from below and is left by a hundredth: (1 + 0.01)/2. So the size has to be √(2/(1.01·i)).',
-    {.5: 'That is left by ReLU itself. What is below 0 adds a little: the *square* of a tenth of it.', .55: 'A tenth of a number has a hundredth of its square.', 1.01: 'Only half of the mean square comes from sums above 0, and half from those below.',
-     .51: 'The half that comes from sums above 0 stays. Of the other *half* a hundredth is left.', .01: 'That is left of what comes from below 0. And from above?', .1: 'That is left of a sum below 0. And of its square? And of those above 0?', .995: 'Half of the mean square comes from sums below 0. Of that only a hundredth is left.'},
+    {.5: 'That is left by ReLU itself. What is below 0 adds a little: the *square* of a tenth of it.',
+        .55: 'A tenth of a number has a hundredth of its square.', 1.01: 'Only half of the mean square comes from sums above 0, and half from those below.',
+     .51: 'The half that comes from sums above 0 stays. Of the other *half* a hundredth is left.',
+         .01: 'That is left of what comes from below 0. And from above?', .1: 'That is left of a sum below 0. And of its square? And of those above 0?',
+         .995: 'Half of the mean square comes from sums below 0. Of that only a hundredth is left.'},
     'Half of the mean square comes from sums above 0, half from sums below. Which part of each half is left?', tol=1e-6),
 Question('loss_of_zeros', .1, 'One of ten numbers is off by 1: (9·0² + 1²)/10. Whoever starts far above that has only to shrink its outputs to get better.',
     {1: 'That is the sum for one image. The loss is a mean over all ten numbers.', 0: 'Nine of the ten are right. The tenth should be 1.', .9: 'Nine of the ten are right, and cost nothing.', .09: 'That is the loss of saying 0.1 to everything, the best constant. And of saying 0?', 10: 'One of the ten is off by 1; the loss is the mean.'},
@@ -98,6 +101,7 @@ def step_cases(momentum):
                 yield Case(label(params[0].dtype, **sizes, i=i, o=o, **dict(velocity=0) if start and momentum else {}), args, want, sizes | {'len(params)': len(params)})
     return cases
 
+# %% ../../nbs/exercises/train.ipynb #69aa1a58
 def run_step(attempt, args, names):
     "One step; what is judged is what it keeps for the next one and how far each parameter moved, None if it didn't"
     params, before = list(args['params']), [p.double().clone() for p in args['params']]
@@ -153,6 +157,7 @@ def with_momentum(velocity, step): # functions of v, g, momentum and lr: the new
             p += step(v, p.g, momentum, lr)
     return attempt
 
+# %% ../../nbs/exercises/train.ipynb #a0b7dadb
 TASKS += [StepExercise('momentum_step', 'momentum_step(params, velocity, lr, momentum)', step_cases(True), run=run_step, may_change=MOVED,
     right=with_momentum(lambda v, g, m, lr: m*v + g, lambda v, g, m, lr: -lr*v),
     unset='did not move',
@@ -163,10 +168,13 @@ TASKS += [StepExercise('momentum_step', 'momentum_step(params, velocity, lr, mom
     slips=dict(velocity=[
     ('factor', 'the learning rate and the sign belong to the step, not into the velocity', lambda o: o.momentum*o.v0 - o.lr*o.g),
     ('factor', 'the learning rate belongs to the step, not into the velocity', lambda o: o.momentum*o.v0 + o.lr*o.g, lambda o: o.lr*(o.momentum*o.v0 + o.g)),
-    ('swapped', 'the new gradient counts in full, and only the old velocity shrinks: a share of 1 − momentum would make a mean of it', lambda o: o.momentum*o.v0 + (1 - o.momentum)*o.g),
-    ('swapped', 'the velocity became a mean, with the shares exchanged. Of the *old velocity* `momentum` is kept, and the new gradient counts in full', lambda o: (1 - o.momentum)*o.v0 + o.momentum*o.g),
+    ('swapped', 'the new gradient counts in full, and only the old velocity shrinks: a share of 1 − momentum would make a mean of it',
+        lambda o: o.momentum*o.v0 + (1 - o.momentum)*o.g),
+    ('swapped', 'the velocity became a mean, with the shares exchanged. Of the *old velocity* `momentum` is kept, and the new gradient counts in full',
+        lambda o: (1 - o.momentum)*o.v0 + o.momentum*o.g),
     ('swapped', '`momentum` is the share of the old velocity that is *kept*, not the one that is lost', lambda o: (1 - o.momentum)*o.v0 + o.g),
-    ('swapped', '`momentum` belongs to the old velocity, and the new gradient counts in full', lambda o: o.v0 + o.momentum*o.g, lambda o: o.momentum*(o.v0 + o.g)),
+    ('swapped', '`momentum` belongs to the old velocity, and the new gradient counts in full', lambda o: o.v0 + o.momentum*o.g,
+        lambda o: o.momentum*(o.v0 + o.g)),
     ('swapped', 'all of the old velocity is kept, so it never ends. `momentum` is the share of it that stays', lambda o: o.v0 + o.g),
     ('swapped', '`momentum` times the parameter stands where `momentum` times the old velocity belongs', lambda o: o.momentum*o.p + o.g),
     ('accumulated', 'the old velocity is in it twice: whole, and times `momentum`', lambda o: (1 + o.momentum)*o.v0 + o.g),
@@ -176,12 +184,14 @@ TASKS += [StepExercise('momentum_step', 'momentum_step(params, velocity, lr, mom
     ('missing', 'the velocity is still what it was. The new one has to be written into it, or stand in its place in the list: under a name alone it is lost after the step', lambda o: o.v0),
     ], Δparams=[
     ('swapped', 'this is the variant of Nesterov, which looks one step ahead', lambda o: -o.lr*(o.g + o.momentum*o.v)),
-    ('stale', 'the step was taken along the *old* velocity. First the new one, then the step along that', lambda o: -o.lr*o.v0, lambda o: -o.lr*o.momentum*o.v0),
+    ('stale', 'the step was taken along the *old* velocity. First the new one, then the step along that', lambda o: -o.lr*o.v0,
+        lambda o: -o.lr*o.momentum*o.v0),
     ('swapped', 'the step goes along the new velocity, not along the gradient of this batch', lambda o: -o.lr*o.g),
     ('swapped', 'the gradient is in the step twice: it is in the new velocity already', lambda o: -o.lr*(o.g + o.v)),
     ('swapped', '`momentum` is in the new velocity already; the step is `lr` times that', lambda o: -o.lr*o.momentum*o.v, lambda o: -o.momentum*o.v),
     ('swapped', 'the learning rate belongs to the whole velocity, not to its new gradient alone', lambda o: -o.lr*o.g - o.momentum*o.v0),
-    ('swapped', 'the old velocity is in the step whole, beside the new one or the gradient: only `momentum` times it belongs there', lambda o: -o.lr*(o.g + o.v0), lambda o: -o.lr*(o.v + o.v0)),
+    ('swapped', 'the old velocity is in the step whole, beside the new one or the gradient: only `momentum` times it belongs there',
+        lambda o: -o.lr*(o.g + o.v0), lambda o: -o.lr*(o.v + o.v0)),
     ]))]
 
 # %% ../../nbs/exercises/train.ipynb #c1000003
@@ -212,35 +222,50 @@ def mean_slips(name, what, share, other, parts): # names; function of what is `k
     slips = [
     ('swapped', f'{name} is a mean: of {what} it takes 1 − {share}, not all of it', lambda old, new, b, c, o: b*old + new),
     ('swapped', f'the two shares of {name} have changed places: {share} of the old, 1 − {share} of the new', lambda old, new, b, c, o: (1 - b)*old + b*new),
-    ('swapped', f'in {name}, `{other}` stands where `{share}` belongs', lambda old, new, b, c, o: c*old + (1 - c)*new, lambda old, new, b, c, o: c*old + (1 - b)*new, lambda old, new, b, c, o: b*old + (1 - c)*new),
-    ('swapped', f'{name} was kept divided. Divide a copy: the next step starts from the mean as it was', lambda old, new, b, c, o: (b*old + (1 - b)*new)/(1 - b**o.t), lambda old, new, b, c, o: (b*old + (1 - b)*new)/(1 - b)),
-    ('swapped', f'nothing of the old {name} is in the new one. A mean keeps {share} of it', lambda old, new, b, c, o: (1 - b)*new, lambda old, new, b, c, o: new),
-    ('swapped', f'all of the old {name} is kept, so it grows and grows. A mean keeps {share} of it, and of the new it takes 1 − {share}', lambda old, new, b, c, o: old + new, lambda old, new, b, c, o: old + (1 - b)*new),
+    ('swapped', f'in {name}, `{other}` stands where `{share}` belongs', lambda old, new, b, c, o: c*old + (1 - c)*new,
+        lambda old, new, b, c, o: c*old + (1 - b)*new, lambda old, new, b, c, o: b*old + (1 - c)*new),
+    ('swapped', f'{name} was kept divided. Divide a copy: the next step starts from the mean as it was',
+        lambda old, new, b, c, o: (b*old + (1 - b)*new)/(1 - b**o.t), lambda old, new, b, c, o: (b*old + (1 - b)*new)/(1 - b)),
+    ('swapped', f'nothing of the old {name} is in the new one. A mean keeps {share} of it', lambda old, new, b, c, o: (1 - b)*new,
+        lambda old, new, b, c, o: new),
+    ('swapped', f'all of the old {name} is kept, so it grows and grows. A mean keeps {share} of it, and of the new it takes 1 − {share}',
+        lambda old, new, b, c, o: old + new, lambda old, new, b, c, o: old + (1 - b)*new),
     ('swapped', f'{share} is the share of the old {name}; of {what} it takes 1 − {share}', lambda old, new, b, c, o: b*(old + new)),
-    ('swapped', f'1 − {share} is the share of the new; of the old {name} it keeps {share}', lambda old, new, b, c, o: (1 - b)*(old + new), lambda old, new, b, c, o: (1 - b)*old + new),
+    ('swapped', f'1 − {share} is the share of the new; of the old {name} it keeps {share}', lambda old, new, b, c, o: (1 - b)*(old + new),
+        lambda old, new, b, c, o: (1 - b)*old + new),
     ('missing', f'{name} is still what it was. The new mean has to be written into it, or stand in its place in the list: under a name alone it is lost after the step', lambda old, new, b, c, o: old),
     ('swapped', f'in the first step {name} is all of {what}. It starts at 0 there as well and takes its 1 − {share}; dividing a copy by 1 − {share}ᵗ makes up for that', lambda old, new, b, c, o: new if o.t == 1 else b*old + (1 - b)*new),
-    ('factor', f'the learning rate belongs to the step, not into {name}', *(lambda old, new, b, c, o, s=s: b*old + s*(1 - b)*o.lr*new for s in (1, -1)), *(lambda old, new, b, c, o, s=s: b*old + s*o.lr*new for s in (1, -1)), lambda old, new, b, c, o: o.lr*(b*old + (1 - b)*new)),
-    ('accumulated', f'the old {name} is in it twice: whole, and times {share}', lambda old, new, b, c, o: (1 + b)*old + (1 - b)*new, lambda old, new, b, c, o: (1 + b)*old + new),
-    ('swapped', f'{what} was divided before it went into {name}. The mean as a whole is divided, in the step', lambda old, new, b, c, o: b*old + (1 - b)*new/(1 - b**o.t)),
+    ('factor', f'the learning rate belongs to the step, not into {name}', *(lambda old, new, b, c, o, s=s: b*old + s*(1 - b)*o.lr*new for s in (1, -1)),
+        *(lambda old, new, b, c, o, s=s: b*old + s*o.lr*new for s in (1, -1)), lambda old, new, b, c, o: o.lr*(b*old + (1 - b)*new)),
+    ('accumulated', f'the old {name} is in it twice: whole, and times {share}', lambda old, new, b, c, o: (1 + b)*old + (1 - b)*new,
+        lambda old, new, b, c, o: (1 + b)*old + new),
+    ('swapped', f'{what} was divided before it went into {name}. The mean as a whole is divided, in the step',
+        lambda old, new, b, c, o: b*old + (1 - b)*new/(1 - b**o.t)),
     ('sign', f'{what} is added to {name}; the minus belongs to the step', lambda old, new, b, c, o: b*old - (1 - b)*new)]
     return [(cause, says, *(lambda o, f=f: f(*parts(o), o) for f in fs)) for cause, says, *fs in slips]
 
 # %% ../../nbs/exercises/train.ipynb #c1000034
 M_SLIPS = [*mean_slips('m', 'the gradient', 'beta1', 'beta2', lambda o: (o.m0, o.g, o.beta1, o.beta2)),
     ('swapped', 'the parameter stands where its gradient belongs', lambda o: o.beta1*o.m0 + (1 - o.beta1)*o.p),
-    ('swapped', 'm is the mean of the gradients themselves, not of their squares', lambda o: o.beta1*o.m0 + (1 - o.beta1)*o.g**2, lambda o: o.beta2*o.m0 + (1 - o.beta2)*o.g**2)]
+    ('swapped', 'm is the mean of the gradients themselves, not of their squares', lambda o: o.beta1*o.m0 + (1 - o.beta1)*o.g**2,
+        lambda o: o.beta2*o.m0 + (1 - o.beta2)*o.g**2)]
 
 SQ_SLIPS = [*mean_slips('sq', 'the square of the gradient', 'beta2', 'beta1', lambda o: (o.sq0, o.g**2, o.beta2, o.beta1)),
-    ('swapped', 'the gradient went into sq without being squared', *(lambda o, part=part: o.beta2*o.sq0 + part(o) for part in (lambda o: (1 - o.beta2)*o.g, lambda o: (1 - o.beta2)*o.g.abs(), lambda o: o.g, lambda o: o.g.abs()))),
-    ('swapped', 'm was squared for sq. It is the mean of the squares of the *gradients*', *(lambda o, x=x: o.beta2*o.sq0 + (1 - o.beta2)*x(o)**2 for x in (lambda o: o.m, lambda o: o.m0, lambda o: o.m/(1 - o.beta1**o.t))), lambda o: o.m**2),
+    ('swapped', 'the gradient went into sq without being squared',
+        *(lambda o, part=part: o.beta2*o.sq0 + part(o) for part in (lambda o: (1 - o.beta2)*o.g, lambda o: (1 - o.beta2)*o.g.abs(), lambda o: o.g,
+        lambda o: o.g.abs()))),
+    ('swapped', 'm was squared for sq. It is the mean of the squares of the *gradients*',
+        *(lambda o, x=x: o.beta2*o.sq0 + (1 - o.beta2)*x(o)**2 for x in (lambda o: o.m, lambda o: o.m0, lambda o: o.m/(1 - o.beta1**o.t))), lambda o: o.m**2),
     ('swapped', 'the parameter was squared, where its gradient belongs', lambda o: o.beta2*o.sq0 + (1 - o.beta2)*o.p**2),
     ('swapped', 'the gradient was multiplied with m for sq, which takes its square', lambda o: o.beta2*o.sq0 + (1 - o.beta2)*o.g*o.m),
-    ('swapped', 'sq is the mean of the squares of the gradient itself, not of its distance from m', lambda o: o.beta2*o.sq0 + (1 - o.beta2)*(o.g - o.m)**2, lambda o: o.beta2*o.sq0 + (1 - o.beta2)*(o.g - o.m0)**2, lambda o: o.beta2*o.sq0 + (1 - o.beta2)*(o.g - o.m0)*(o.g - o.m)),
-    ('swapped', 'what is kept in sq is the mean of the squares; the root is taken in the step, of a copy', lambda o: (o.beta2*o.sq0 + (1 - o.beta2)*o.g**2).sqrt()),
+    ('swapped', 'sq is the mean of the squares of the gradient itself, not of its distance from m', lambda o: o.beta2*o.sq0 + (1 - o.beta2)*(o.g - o.m)**2,
+        lambda o: o.beta2*o.sq0 + (1 - o.beta2)*(o.g - o.m0)**2, lambda o: o.beta2*o.sq0 + (1 - o.beta2)*(o.g - o.m0)*(o.g - o.m)),
+    ('swapped', 'what is kept in sq is the mean of the squares; the root is taken in the step, of a copy',
+        lambda o: (o.beta2*o.sq0 + (1 - o.beta2)*o.g**2).sqrt()),
     ('swapped', 'the share 1 − beta2 was squared too; only the gradient is', lambda o: o.beta2*o.sq0 + ((1 - o.beta2)*o.g)**2),
     ('swapped', 'sq holds squares already: the old one is not squared again', lambda o: o.beta2*o.sq0**2 + (1 - o.beta2)*o.g**2),
-    ('swapped', 'every number of a parameter has a square of its own in sq, not one for the whole tensor', *(lambda o, r=r: o.beta2*o.sq0 + (1 - o.beta2)*r(o.g**2) for r in (torch.mean, torch.sum))),
+    ('swapped', 'every number of a parameter has a square of its own in sq, not one for the whole tensor',
+        *(lambda o, r=r: o.beta2*o.sq0 + (1 - o.beta2)*r(o.g**2) for r in (torch.mean, torch.sum))),
     ('swapped', 'the minus belongs to the step: squares are added to sq', lambda o: o.beta2*o.sq0 - o.g**2)]
 
 # %% ../../nbs/exercises/train.ipynb #c1000031
@@ -248,44 +273,69 @@ def powers(b, t): return 1 - b**t
 
 def wholes(one, two): return lambda o: (one(o.beta1, o.t), two(o.beta2, o.t))
 
+# %% ../../nbs/exercises/train.ipynb #cbd8950f
 WHOLES = [  # by what m and sq are divided
-    ('missing', 'the first steps are as if m and sq had always been what they are. Both start at 0 and are too small: each has to be divided by its share', wholes(lambda b, t: 1, lambda b, t: 1)),
+    ('missing', 'the first steps are as if m and sq had always been what they are. Both start at 0 and are too small: each has to be divided by its share',
+        wholes(lambda b, t: 1, lambda b, t: 1)),
     ('missing', 'sq was made whole, and m was not: it starts at 0 as well', wholes(lambda b, t: 1, powers)),
     ('missing', 'm was made whole, and sq was not: it starts at 0 as well', wholes(powers, lambda b, t: 1)),
-    ('factor', '1 − beta is the share in the first step. After t steps the share that is there is 1 − betaᵗ', wholes(lambda b, t: 1 - b, lambda b, t: 1 - b), wholes(lambda b, t: 1 - b, powers), wholes(powers, lambda b, t: 1 - b)),
-    ('factor', 'm and sq were made whole in the first step alone. They are too small for many steps: their share is 1 − betaᵗ', wholes(lambda b, t: 1 - b if t == 1 else 1, lambda b, t: 1 - b if t == 1 else 1)),
+    ('factor', '1 − beta is the share in the first step. After t steps the share that is there is 1 − betaᵗ', wholes(lambda b, t: 1 - b, lambda b, t: 1 - b),
+        wholes(lambda b, t: 1 - b, powers), wholes(powers, lambda b, t: 1 - b)),
+    ('factor', 'm and sq were made whole in the first step alone. They are too small for many steps: their share is 1 − betaᵗ',
+        wholes(lambda b, t: 1 - b if t == 1 else 1, lambda b, t: 1 - b if t == 1 else 1)),
     ('factor', 'the share that is still missing is beta to the power of t, not times t', wholes(lambda b, t: 1 - b*t, lambda b, t: 1 - b*t)),
-    ('factor', 'the share that is there is 1 − betaᵗ: the power is that of beta alone, not of 1 − beta', wholes(lambda b, t: (1 - b)**t, lambda b, t: (1 - b)**t)),
-    ('factor', 'm and sq were divided by betaᵗ, the share that is still missing. The share that is there is 1 − betaᵗ', wholes(lambda b, t: b**t, lambda b, t: b**t)),
+    ('factor', 'the share that is there is 1 − betaᵗ: the power is that of beta alone, not of 1 − beta',
+        wholes(lambda b, t: (1 - b)**t, lambda b, t: (1 - b)**t)),
+    ('factor', 'm and sq were divided by betaᵗ, the share that is still missing. The share that is there is 1 − betaᵗ',
+        wholes(lambda b, t: b**t, lambda b, t: b**t))]
+
+# %% ../../nbs/exercises/train.ipynb #53c75df0
+WHOLES += [
     ('factor', 'one step too many: `t` counts the first step as 1', wholes(lambda b, t: 1 - b**(t + 1), lambda b, t: 1 - b**(t + 1))),
-    ('factor', 'one step too few: in the first step `t` is 1 already', wholes(lambda b, t: 1 - b**(t - 1) if t > 1 else 1, lambda b, t: 1 - b**(t - 1) if t > 1 else 1), wholes(lambda b, t: 1 - b**max(t - 1, 1), lambda b, t: 1 - b**max(t - 1, 1))),
-    ('factor', 'multiply and divide have changed places: m and sq are too small, so they are divided by their share', wholes(lambda b, t: 1/(1 - b**t), lambda b, t: 1/(1 - b**t)), wholes(lambda b, t: 1/(1 - b**t), powers), wholes(powers, lambda b, t: 1/(1 - b**t))),
-    ('swapped', 'm has the share of `beta1`, and sq that of `beta2`', lambda o: (powers(o.beta2, o.t), powers(o.beta1, o.t)), lambda o: (powers(o.beta1, o.t),)*2, lambda o: (powers(o.beta2, o.t),)*2),
+    ('factor', 'one step too few: in the first step `t` is 1 already',
+        wholes(lambda b, t: 1 - b**(t - 1) if t > 1 else 1, lambda b, t: 1 - b**(t - 1) if t > 1 else 1),
+        wholes(lambda b, t: 1 - b**max(t - 1, 1), lambda b, t: 1 - b**max(t - 1, 1))),
+    ('factor', 'multiply and divide have changed places: m and sq are too small, so they are divided by their share',
+        wholes(lambda b, t: 1/(1 - b**t), lambda b, t: 1/(1 - b**t)), wholes(lambda b, t: 1/(1 - b**t), powers), wholes(powers, lambda b, t: 1/(1 - b**t))),
+    ('swapped', 'm has the share of `beta1`, and sq that of `beta2`', lambda o: (powers(o.beta2, o.t), powers(o.beta1, o.t)),
+        lambda o: (powers(o.beta1, o.t),)*2, lambda o: (powers(o.beta2, o.t),)*2),
     ('swapped', 'sq has to be divided by its share *before* the root is taken', wholes(powers, lambda b, t: (1 - b**t)**2)),
     ('swapped', 'm is divided by its share, not by the root of that: only sq stands below a root', wholes(lambda b, t: (1 - b**t)**.5, powers)),
-    ('swapped', '`t` is the number of the step. The number of the parameter in the list stands in its place', lambda o: (powers(o.beta1, o.k + 1), powers(o.beta2, o.k + 1)))]
+    ('swapped', '`t` is the number of the step. The number of the parameter in the list stands in its place',
+        lambda o: (powers(o.beta1, o.k + 1), powers(o.beta2, o.k + 1)))]
 
 # %% ../../nbs/exercises/train.ipynb #c1000035
 FORMS = [   # of m and sq, divided by that; what is known; by what they were divided
     ('swapped', '`eps` stands below the root; it is added to the root', lambda m, sq, o, one, two: m/(sq + o.eps).sqrt()),
     ('missing', 'sq is the mean of *squares*: the root is missing', lambda m, sq, o, one, two: m/(sq + o.eps), lambda m, sq, o, one, two: m/sq),
     ('missing', '`eps` is missing in the divisor', lambda m, sq, o, one, two: m/sq.sqrt()),
-    ('swapped', '`eps` belongs into the divisor, to the root', lambda m, sq, o, one, two: m/sq.sqrt() + o.eps, lambda m, sq, o, one, two: m/sq.sqrt() + o.eps/o.lr),
-    ('swapped', 'the share of sq came too late: first sq is divided by it, then comes the root, and `eps` last, which is not divided', lambda m, sq, o, one, two: m/(sq.sqrt() + o.eps/two**.5), lambda m, sq, o, one, two: m/(sq.sqrt() + o.eps)*two**.5, lambda m, sq, o, one, two: m*two/((sq*two).sqrt() + o.eps)),
-    ('swapped', 'the step goes by the gradient of this batch; it should go by m, the mean', lambda m, sq, o, one, two: o.g/(sq.sqrt() + o.eps), lambda m, sq, o, one, two: o.g/one/(sq.sqrt() + o.eps)),
+    ('swapped', '`eps` belongs into the divisor, to the root', lambda m, sq, o, one, two: m/sq.sqrt() + o.eps,
+        lambda m, sq, o, one, two: m/sq.sqrt() + o.eps/o.lr),
+    ('swapped', 'the share of sq came too late: first sq is divided by it, then comes the root, and `eps` last, which is not divided',
+        lambda m, sq, o, one, two: m/(sq.sqrt() + o.eps/two**.5), lambda m, sq, o, one, two: m/(sq.sqrt() + o.eps)*two**.5,
+        lambda m, sq, o, one, two: m*two/((sq*two).sqrt() + o.eps)),
+    ('swapped', 'the step goes by the gradient of this batch; it should go by m, the mean', lambda m, sq, o, one, two: o.g/(sq.sqrt() + o.eps),
+        lambda m, sq, o, one, two: o.g/one/(sq.sqrt() + o.eps)),
     ('missing', 'the step is m alone: it is divided by the root of sq, so that all numbers go about equally far', lambda m, sq, o, one, two: m),
     ('swapped', 'm was multiplied with the root of sq, by which it is divided', lambda m, sq, o, one, two: m*(sq.sqrt() + o.eps)),
     ('stale', 'the step was taken with m and sq as they were *before* this gradient', lambda m, sq, o, one, two: o.m0/one/((o.sq0/two).sqrt() + o.eps)),
     ('stale', 'the step was taken with m as it was *before* this gradient', lambda m, sq, o, one, two: o.m0/one/(sq.sqrt() + o.eps)),
-    ('stale', 'the step was taken with sq as it was *before* this gradient', lambda m, sq, o, one, two: m/((o.sq0/two).sqrt() + o.eps)),
-    ('swapped', 'this is the variant of Nesterov, which looks one step ahead: the gradient is in m already', lambda m, sq, o, one, two: (o.beta1*m + (1 - o.beta1)*o.g/one)/(sq.sqrt() + o.eps)),
-    ('swapped', 'below the root stands m, in the place of sq', lambda m, sq, o, one, two: m/((o.m.abs()/two).sqrt() + o.eps), lambda m, sq, o, one, two: m/(m.abs().sqrt() + o.eps), lambda m, sq, o, one, two: m/(m.abs() + o.eps)),
+    ('stale', 'the step was taken with sq as it was *before* this gradient', lambda m, sq, o, one, two: m/((o.sq0/two).sqrt() + o.eps))]
+
+# %% ../../nbs/exercises/train.ipynb #d17cfc14
+FORMS += [
+    ('swapped', 'this is the variant of Nesterov, which looks one step ahead: the gradient is in m already',
+        lambda m, sq, o, one, two: (o.beta1*m + (1 - o.beta1)*o.g/one)/(sq.sqrt() + o.eps)),
+    ('swapped', 'below the root stands m, in the place of sq', lambda m, sq, o, one, two: m/((o.m.abs()/two).sqrt() + o.eps),
+        lambda m, sq, o, one, two: m/(m.abs().sqrt() + o.eps), lambda m, sq, o, one, two: m/(m.abs() + o.eps)),
     ('swapped', 'the root is that of the gradient of this batch alone; sq is the mean', lambda m, sq, o, one, two: m/(o.g.abs() + o.eps)),
-    ('swapped', 'm and sq have changed places', lambda m, sq, o, one, two: sq/(m.abs().sqrt() + o.eps), lambda m, sq, o, one, two: sq/(m.abs() + o.eps), lambda m, sq, o, one, two: sq/(m.sqrt() + o.eps)),
+    ('swapped', 'm and sq have changed places', lambda m, sq, o, one, two: sq/(m.abs().sqrt() + o.eps), lambda m, sq, o, one, two: sq/(m.abs() + o.eps),
+        lambda m, sq, o, one, two: sq/(m.sqrt() + o.eps)),
     ('swapped', 'sq was squared, where its root belongs', lambda m, sq, o, one, two: m/(sq + o.eps)**2, lambda m, sq, o, one, two: m/(sq**2 + o.eps)),
     ('swapped', 'the step has the sign alone, and is always of one length', lambda m, sq, o, one, two: o.g.sign(), lambda m, sq, o, one, two: m.sign()),
     ('factor', 'another number stands where `eps` belongs', *(lambda m, sq, o, one, two, e=e: m/(sq.sqrt() + e) for e in (1e-5, 1e-6, 1e-7, 1e-8))),
-    ('swapped', 'the learning rate multiplies the whole fraction; here it stands in the divisor', lambda m, sq, o, one, two: m/(o.lr*sq.sqrt() + o.eps)/o.lr, lambda m, sq, o, one, two: m/(o.lr*(sq.sqrt() + o.eps))/o.lr),
+    ('swapped', 'the learning rate multiplies the whole fraction; here it stands in the divisor', lambda m, sq, o, one, two: m/(o.lr*sq.sqrt() + o.eps)/o.lr,
+        lambda m, sq, o, one, two: m/(o.lr*(sq.sqrt() + o.eps))/o.lr),
     ('accumulated', '`lr` was divided once more for each parameter. It is the same for all of them', lambda m, sq, o, one, two: m/one**o.k/(sq.sqrt() + o.eps)),
     ('factor', 'the learning rate is missing', lambda m, sq, o, one, two: m/(sq.sqrt() + o.eps)/o.lr),
     ('sign', 'the step went along m; it goes against it', lambda m, sq, o, one, two: -m/(sq.sqrt() + o.eps))]
@@ -302,7 +352,8 @@ def step_of(shares, form): # functions
 
 ADAM_STEPS = [(cause, says, *(step_of(shares, form) for shares in fs)) for cause, says, *fs in WHOLES]
 ADAM_STEPS += [(cause, says, *(step_of(wholes(powers, powers), f) for f in fs)) for cause, says, *fs in FORMS]
-ADAM_STEPS += [(cause, f'{says}. Besides, {other}', *(step_of(shares, f) for shares in many for f in fs)) for cause, says, *many in WHOLES for _, other, *fs in FORMS]
+ADAM_STEPS += [(cause, f'{says}. Besides, {other}', *(step_of(shares, f) for shares in many for f in fs)) for cause, says, *many in WHOLES for _, other,
+    *fs in FORMS]
 
 # %% ../../nbs/exercises/train.ipynb #c1000021
 TASKS += [StepExercise('adam_step', 'adam_step(params, m, sq, t, lr, beta1, beta2, eps)', adam_cases, run=run_step, may_change=MOVED, right=adam,
@@ -326,11 +377,14 @@ TASKS += [Exercise('kaiming_std', 'kaiming_std(n_in)', std_cases, run=number, as
     ('that is the mean square of a weight; its size is the square root', lambda n_in: 2/n_in),
     ('that keeps the mean square *before* ReLU, which then takes half of it', lambda n_in: (1/n_in)**.5),
     ('ReLU takes half of the mean square: the weights have to make up for that beforehand, not take half once more', lambda n_in: (.5/n_in)**.5),
-    ('this grows with n_in. The more products a sum has, the *smaller* each weight has to be', lambda n_in: n_in**.5), ('this grows with n_in. The more products a sum has, the *smaller* each weight has to be', lambda n_in: float(n_in)),
+    ('this grows with n_in. The more products a sum has, the *smaller* each weight has to be', lambda n_in: n_in**.5),
+        ('this grows with n_in. The more products a sum has, the *smaller* each weight has to be', lambda n_in: float(n_in)),
     ('that is half of the mean square 2/n_in, where its *root* is asked for. A power needs brackets, `x**(1/2)`: `x**1/2` is half of x', lambda n_in: 1/n_in),
     ('the mean square of the sum grows like n_in, so its size like the root of n_in: by that a weight has to shrink, not by n_in', lambda n_in: 2**.5/n_in),
     ('that is how far numbers may reach that are drawn evenly. Their standard deviation is smaller, by the root of 3', lambda n_in: (6/n_in)**.5),
-    ('the root of 2 has more digits than that: `2**.5`', lambda n_in: 1.41/n_in**.5), ('the root of 2 has more digits than that: `2**.5`', lambda n_in: 1.414/n_in**.5), ('the root of 2 has more digits than that: `2**.5`', lambda n_in: 1.4142/n_in**.5),
+    ('the root of 2 has more digits than that: `2**.5`', lambda n_in: 1.41/n_in**.5),
+        ('the root of 2 has more digits than that: `2**.5`', lambda n_in: 1.414/n_in**.5),
+        ('the root of 2 has more digits than that: `2**.5`', lambda n_in: 1.4142/n_in**.5),
     ('twice the *mean square* makes up for ReLU. The size is the root of that, so it grows by the root of 2', lambda n_in: 2/n_in**.5))])]
 
 # %% ../../nbs/exercises/train.ipynb #c1000005
@@ -338,6 +392,7 @@ class Spent(Exception): "More images were asked for than the budget allows"
 
 def mark(image): return (image > image.min()).cpu().numpy().tobytes()       # where there is ink, however it was normalised
 
+# %% ../../nbs/exercises/train.ipynb #e5e42def
 class Counted(Model):
     "A model that counts the images it is shown, its ways back, those from images to be kept apart, and the moves between them; and keeps the losses"
     def __init__(self, layers, budget, apart=frozenset()):
@@ -362,6 +417,7 @@ class Counted(Model):
         now = self.layers[-1].b.clone()
         self.moves, self.last = self.moves + (not torch.equal(now, self.last)), now
 
+# %% ../../nbs/exercises/train.ipynb #91bcb992
 def digits(): # x and one-hot y to train on; x and labels to be asked about afterwards
     "The digits, normalised in place: a second copy of them beside the lesson's is enough"
     x, labels, x_valid, labels_valid = load_mnist()
@@ -428,7 +484,8 @@ class TrainingExercise(Exercise):
     def outcome(self, model, before, x, y, x_valid, labels):
         reached = (model.predict(x_valid).argmax(1) == labels).sum().item()
         said = f'{reached:,} of the 10,000 validation digits are read rightly, {reached/100:.2f} %, after {len(model.losses):,} batches, {model.seen:,} images.'
-        if model.peeks > model.backs/50: return self.verdict('swapped', '', f'{said}\nBut it learned from validation digits, the ones it is asked about. To learn from there are `x` and `y`.')
+        if model.peeks > model.backs/50: return self.verdict('swapped', '',
+            f'{said}\nBut it learned from validation digits, the ones it is asked about. To learn from there are `x` and `y`.')
         if reached > self.bar: return self.verdict('', '', said, more=self.meaning)
         cause, why = too_few(model, before, x, y, x_valid, reached, self.bar)
         return self.verdict(cause, '', f'{said} To beat are {self.bar/100:.2f} %.\n{why}')
@@ -495,6 +552,7 @@ class Net:
     def step(self, lr):
         for p in self.params: p -= lr*p.g
 
+# %% ../../nbs/exercises/train.ipynb #1f34de20
 class NetBut(Net):
     "The same, in parts that can be exchanged"
     act, slope, gate, below = staticmethod(torch.relu), (lambda self, r: 2*r), (lambda self, g: g*(self.t > 0)), lambda self: self.v
@@ -512,14 +570,20 @@ class NetBut(Net):
 
 def net_but(**parts): return type('NetBut', (NetBut,), parts)
 
-TASKS += [Exercise('network_from_memory', 'net = Net(w1, b1, w2, b2); net(inp, targ); net.backward(); net.step(lr)', net_cases, run=run_net, may_change=('w1', 'b1', 'w2', 'b2'), right=Net,
+# %% ../../nbs/exercises/train.ipynb #1f411cdf
+TASKS += [Exercise('network_from_memory', 'net = Net(w1, b1, w2, b2); net(inp, targ); net.backward(); net.step(lr)', net_cases, run=run_net,
+    may_change=('w1', 'b1', 'w2', 'b2'), right=Net,
     stub=('__init__', '__call__', 'backward', 'step'), meaning='A network that learns, by heart: forward, backward, step. That was part 2.',
     hints=('A test from memory has no hints. Which of the four methods are you sure of?',),
     suspects=[(cause, says, wrong) for cause, says, *many in (
     ('no-mask', 'there is no ReLU between the two linear layers', net_but(act=lambda self, t: t, gate=lambda self, g: g), net_but(act=lambda self, t: t)),
-    ('swapped', 'another function stands where ReLU belongs', net_but(act=lambda self, t: t.tanh(), gate=lambda self, g: g*(1 - self.v**2)), net_but(act=lambda self, t: t.sigmoid(), gate=lambda self, g: g*self.v*(1 - self.v))),
-    ('swapped', 'the loss is the mean of the distances; asked is the mean of their squares', net_but(loss=lambda self, r: r.abs(), slope=lambda self, r: r.sign())),
-    ('wrong-mask', 'the gate was set by the sign of what comes back. It is open where what went *into* ReLU was positive', net_but(gate=lambda self, g: g.relu())),
-    ('swapped', 'what comes back was multiplied with a value of the way there. The slope of ReLU is 1 where its input was positive, and else 0', net_but(gate=lambda self, g: g*self.v), net_but(gate=lambda self, g: g*self.t)),
+    ('swapped', 'another function stands where ReLU belongs', net_but(act=lambda self, t: t.tanh(), gate=lambda self, g: g*(1 - self.v**2)),
+        net_but(act=lambda self, t: t.sigmoid(), gate=lambda self, g: g*self.v*(1 - self.v))),
+    ('swapped', 'the loss is the mean of the distances; asked is the mean of their squares',
+        net_but(loss=lambda self, r: r.abs(), slope=lambda self, r: r.sign())),
+    ('wrong-mask', 'the gate was set by the sign of what comes back. It is open where what went *into* ReLU was positive',
+        net_but(gate=lambda self, g: g.relu())),
+    ('swapped', 'what comes back was multiplied with a value of the way there. The slope of ReLU is 1 where its input was positive, and else 0',
+        net_but(gate=lambda self, g: g*self.v), net_but(gate=lambda self, g: g*self.t)),
     ('swapped', '`w2` was multiplied with what came *out* of ReLU, so `w2.g` needs that, not what went in', net_but(below=lambda self: self.t)),
     ) for wrong in many])]
