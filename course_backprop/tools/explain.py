@@ -205,9 +205,9 @@ CHANGED = {'nearly': '{} was changed in place, and is not quite what it was: `+=
 def changed(exercise, attempt, k, run): # number of the case and its `Run`
     "The `Verdict` on an attempt that changed an input"
     name, how = next(iter(run.changed.items()))
-    still = [k for k, true in exercise.all_cases()[k].want.items() if k.startswith('Δ') and true.any() and run.got.get(k) is None]
-    whose = 'a gradient that arrived' if name.endswith('.g') else 'what arrives at the output' if name == 'upstream' else 'an input'
     case = exercise.all_cases()[k]
+    still = [o for o, true in case.want.items() if o.startswith('Δ') and true.any() and run.got.get(o) is None]
+    whose = 'a gradient that arrived' if name.endswith('.g') else 'what arrives at the output' if name == 'upstream' else 'an input'
     says = CHANGED[how].format(f'`{name}`' if name != 'upstream' else 'The upstream gradient', whose)
     if isinstance(case.args.get(name), list): says = says.replace('make a new tensor', f'change a copy, `list({name})`')
     return exercise.verdict('changed-input', name, '\n'.join(filter(None, (says, how == 'in place' and no_copy(exercise, attempt, case, name), still and f'`{still[0][1:]}`, which should move, has not moved.'))), case.label)
