@@ -89,7 +89,8 @@ def nudge_cases():
         (line(3.), [2.], 0, .5, 3.), (line(3., -2.), [.1, 1.], 0, .2, 3.), (line(3., -2.), [5., 1.], 1, .5, -2.), (line(3., -2., .7), [5., -4., 2.], 0, .25, 3.),
         (lambda w: w[0]**2 + 1, [3.], 0, .1, 6.1), *((pencil, numbers, k, .1, slope) for k, slope in ((0, 4.1), (2, 8.4), (6, 22.5))),
         (lambda w: w[0]**2 + 1, [3.], 0, 1e-6, 6.), (lambda w: w[0]**2*w[1] - w[2], [3., -2., 1.], 1, 1e-6, 9.),
-        *((pencil, numbers, k, 1e-6, slope) for k, slope in enumerate((4., 0., 8., 0., 4., 0., 20., 0., 4.)))):
+        *((pencil, numbers, k, 1e-6, slope) for k, slope in enumerate((4., 0., 8., 0., 4., 0., 20., 0., 4.))),
+        (line(.00123457), [2.], 0, .5, .00123457)):                          # none that rounds finds it
         want = dict(result=torch.tensor(slope, dtype=torch.float64), w=torch.tensor(w, dtype=torch.float64))
         yield Case(f'a loss of {len(w)} number{"s"*(len(w) > 1)}, k = {k}, step = {step:g}', dict(loss=loss, w=w, k=k, step=step), want, dict(step=step))
 

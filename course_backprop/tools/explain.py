@@ -261,7 +261,7 @@ def pattern(cases, bad): # all that have the tensor; numbers of those that are w
         of = [case.sizes.get(a, 0) for case in cases]
         least = min(of[k] for k in bad)
         below, more = [k for k in right if of[k] < least], [k for k in range(len(cases)) if of[k] >= least]
-        if below and len(bad) > .9*len(more): return f'is right up to {a} = {max(of[k] for k in below)}, and wrong from {a} = {least} on'
+        if len(below) > 2 and len(bad) > .9*len(more): return f'is right up to {a} = {max(of[k] for k in below)}, and wrong from {a} = {least} on'
     for a, b in ((a, b) for j, a in enumerate(letters) for b in letters[j+1:]):
         equal = {k for k, case in enumerate(cases) if case.sizes[a] == case.sizes[b]}
         if any(cases[k].sizes[a] > 1 for k in equal) and equal == set(range(len(cases))) - set(bad): return f'is right only where {a} = {b}: are two sizes, or two dimensions, exchanged?'
