@@ -160,10 +160,9 @@ def spell(c): # a number; to a string
     "A number as a learner would write it: a fraction where it is one"
     f = Fraction(c).limit_denominator(64)
     if abs(f - c) > 2e-5*abs(c) or abs(f) >= 10**6:
-        known = ((name, c/v, c*v) for name, v in (('√2', 2**.5), ('π', math.pi), ('√π', math.pi**.5), ('√(2π)', (2*math.pi)**.5)))
-        for name, by, times in known:
-            for top, k in ((f'{name}', by), (f'1/{name}', times)):
-                if abs(k - 1) < 2e-6: return top
+        for name, v in (('√2', 2**.5), ('π', math.pi), ('√π', math.pi**.5), ('√(2π)', (2*math.pi)**.5)):
+            if abs(c/v - 1) < 2e-6: return name
+            if abs(c*v - 1) < 2e-6: return f'1/{name}'
         return f'{c:.6g}'
     return str(f) if f.denominator not in (2, 4, 5, 10, 20) else f'{float(f):g}'
 

@@ -206,11 +206,12 @@ def changed(exercise, attempt, k, run): # number of the case and its `Run`
     "The `Verdict` on an attempt that changed an input"
     name, how = next(iter(run.changed.items()))
     case = exercise.all_cases()[k]
-    still = [o for o, true in case.want.items() if o.startswith('Δ') and true.any() and run.got.get(o) is None]
+    moves = [run.got.get(o) for o in case.want if o.startswith('Δ')]
     whose = 'a gradient that arrived' if name.endswith('.g') else 'what arrives at the output' if name == 'upstream' else 'an input'
     says = CHANGED[how].format(f'`{name}`' if name != 'upstream' else 'The upstream gradient', whose)
+    if name.endswith('.g') and moves and not any(t is not None for t in moves): says = says.replace(': make a new tensor', '. It is the *parameter* that has to move')
     if isinstance(case.args.get(name), list): says = says.replace('make a new tensor', f'change a copy, `list({name})`')
-    return exercise.verdict('changed-input', name, '\n'.join(filter(None, (says, how == 'in place' and no_copy(exercise, attempt, case, name), still and f'`{still[0][1:]}`, which should move, has not moved.'))), case.label)
+    return exercise.verdict('changed-input', name, '\n'.join(filter(None, (says, how == 'in place' and no_copy(exercise, attempt, case, name)))), case.label)
 
 # %% ../../nbs/tools/explain.ipynb #26241d1f
 NOT_TWICE = 'unknown', 'differs from one call to the next, though what goes in is the same. Is there chance in it, something kept from an earlier call, or a tensor made by `empty` that was not filled?'
@@ -416,8 +417,9 @@ def speak(exercise, attempt, name, three, raw, seen, seeded, these, order): # ru
     if related == UNKNOWN or all(compare(name, l.got, l.want, l.tol).ok for l in seen):
         twice = [seeded(0)[0][k] for k in these] if left_over(runs, again, third, name) else []
         if twice: related = left_over(runs, again, third, name) if all(map(in_all, again, filled(twice, name))) else NOT_TWICE
-    uniform = find_spread(seen) or find_uniform(seen) if related == UNKNOWN else None
-    if uniform: related = uniform if ' the true gradient over ' in uniform[1] else depends(exercise, attempt, name, these) or uniform
+    spread = find_spread(seen) if related == UNKNOWN else None
+    uniform = spread or (find_uniform(seen) if related == UNKNOWN else None)
+    if uniform: related = spread or depends(exercise, attempt, name, these) or uniform
     if related[0] == 'not-finite': related = 'not-finite', (find_where(seen) or related)[1]
     weak = related == UNKNOWN or 'has shape' in related[1] or related[0] == 'not-finite' and 'only where' not in related[1]
     sure = not weak and related[0] != 'swapped'

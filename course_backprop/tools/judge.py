@@ -12,10 +12,10 @@ from functools import partial
 from torch import Tensor
 from .compare import compare
 from .diagnose import Verdict, same
-from .explain import changed, few_samples, may_run_again, message, own_line, raised, why
+from .explain import changed, few_samples, may_run_again, own_line, raised, why
 from .question import Question
 from .repair import capital, repair
-from .run import MB, SECONDS, alike, as_it_was, copy_args, memory_of, misfit, quiet, rows, run_all, untouched, within
+from .run import MB, SECONDS, alike, as_it_was, memory_of, misfit, rows, run_all, untouched, within, without_old
 
 # %% ../../nbs/tools/judge.ipynb #ddf3b72f
 def large_verdict(exercise, attempt, n=50000): # samples
@@ -95,10 +95,9 @@ def sooner(exercise, attempt, error, explain): # the exception it ended in
 
 def needs_old(exercise, attempt):
     "A sentence if a right attempt writes into a `.g` that has to be there before; ''"
-    case = exercise.all_cases()[0]
-    try: quiet(1, lambda: within(SECONDS, lambda: exercise.run(attempt, copy_args(case.args), list(case.want))))
-    except AttributeError as e:
-        if "no attribute 'g'" in message(e) and own_line(e, attempt)[0]: return 'But it writes into a `.g` that was there before. A new tensor has none yet, and there it ends in an error: make one, with `.g = ...`.'
+    try:
+        error = within(SECONDS, lambda: without_old(exercise, attempt))
+        if error and own_line(error, attempt)[0]: return 'But it writes into a `.g` that was there before. A new tensor has none yet, and there it ends in an error: make one, with `.g = ...`.'
     except (Exception, SystemExit): pass
     return ''
 

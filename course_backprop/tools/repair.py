@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from .compare import compare
 from .diagnose import UNKNOWN, Look, explain, find_spread, find_where
-from .run import Watch, clock, copy_args, quick, quiet, run_case, tensors, within
+from .run import Watch, clock, quick, quiet, run_case, tensors, within, without_old
 
 # %% ../../nbs/tools/repair.ipynb #a073127c
 class Part(NamedTuple):
@@ -617,17 +617,17 @@ def other_index(place, scope):
     "Another index: a column for a row, two of them exchanged, one entry earlier or later"
     o = place.node
     if not isinstance(o, ast.Subscript) or isinstance(o.value, ast.Attribute) and o.value.attr == 'shape': return
-    many, whole = list(o.slice.elts) if isinstance(o.slice, ast.Tuple) else [o.slice], scope.at.get(id(o.value))
+    many = list(o.slice.elts) if isinstance(o.slice, ast.Tuple) else [o.slice]
     def indexed(*new): return changed_node(o, slice=new[0] if len(new) == 1 else ast.Tuple([*new], ast.Load()))
     for j, k in itertools.combinations(range(len(many)), 2):
         new = list(many)
         new[j], new[k] = new[k], new[j]
         if text(many[j]) != text(many[k]): yield indexed(*new), dict(more=f'`{text(many[j])}` and `{text(many[k])}` have to change places')
-    if len(many) == 1 and not isinstance(many[0], ast.Slice) and getattr(whole, 'ndim', 0) > 1: yield indexed(ast.Slice(), many[0]), dict(more=f'`{text(o)}` is a row; the column is asked for', cause='swapped')
+    if len(many) == 1 and not isinstance(many[0], ast.Slice) and getattr(scope.at.get(id(o.value)), 'ndim', 0) > 1: yield indexed(ast.Slice(), many[0]), dict(more=f'`{text(o)}` is a row; the column is asked for')
     for k, i in enumerate(many):
-        for new in END.get(text(i), ()): yield indexed(*many[:k], ast.parse(f'a[{new}]').body[0].value.slice, *many[k+1:]), dict(more=f'`{text(i)}` takes the wrong end', cause='swapped')
+        if new := END.get(text(i)): yield indexed(*many[:k], ast.parse(f'a[{new}]').body[0].value.slice, *many[k+1:]), dict(more=f'`{text(i)}` takes the wrong end')
 
-END = {'0': ['-1'], '-1': ['0'], '1:': [':-1'], ':-1': ['1:']}
+END = {'0': '-1', '-1': '0', '1:': ':-1', ':-1': '1:'}
 
 def other_call(place, scope):
     "A function, or a method, that is called elsewhere, around a name"
@@ -642,7 +642,7 @@ def other_unpacking(place, scope):
     o = place.node
     if not isinstance(o, ast.Assign) or not isinstance(o.targets[0], ast.Tuple): return
     if isinstance(o.value, ast.Tuple): # what stands on the right
-        if len(o.value.elts) == 2: yield (new := changed_node(o, value=ast.Tuple(o.value.elts[::-1], ast.Load()))), dict(more=f'the two have to change places: `{text(new)}`', cause='swapped')
+        if len(o.value.elts) == 2: yield (new := changed_node(o, value=ast.Tuple(o.value.elts[::-1], ast.Load()))), dict(more=f'the two have to change places: `{text(new)}`')
         return
     names = o.targets[0].elts
     half = len(names)//2
@@ -650,7 +650,7 @@ def other_unpacking(place, scope):
     for j, k in itertools.combinations(range(len(names)), 2): turns.append([{j: k, k: j}.get(i, i) for i in range(len(names))])
     for order in turns:
         new = changed_node(o, targets=[ast.Tuple([names[k] for k in order], ast.Store())])
-        yield new, dict(more=f'`{text(o.value)}` has them in another order: `{text(new)}`', cause='swapped')
+        yield new, dict(more=f'`{text(o.value)}` has them in another order: `{text(new)}`')
 
 DIMS = 'sum mean squeeze unsqueeze size softmax flip cumsum amax stack cat'.split()
 def other_number(place, scope):
@@ -952,11 +952,7 @@ class Search:
 
     def unmade(self, attempt):
         "Does it need a `.g` that was there before, where the attempt as it is makes one?"
-        def fails(attempt):
-            try: quiet(1, lambda: self.exercise.run(attempt, copy_args(self.cases[0].args), list(self.cases[0].want)))
-            except AttributeError as e: return "no attribute 'g'" in str(e)
-            except (Exception, SystemExit): pass
-        return fails(attempt) and not fails(self.attempt)
+        return bool(without_old(self.exercise, attempt)) and not without_old(self.exercise, self.attempt)
 
     def ends_error(self, attempt, e):
         "Does it come to its end in every case, and is what the edited statement sets right?"
@@ -1267,7 +1263,7 @@ def call_order(exercise, # `Exercise`
     its, file = codes(attempt), exercise.right.__code__.co_filename                     # a right one is put together of several functions
     def calls(f, own, steps=()): return within(5, lambda: quiet(1, lambda: calls_of(f, case, own, steps)))
     right, _ = calls(exercise.right, lambda code: code.co_filename == file)
-    mine, whole = calls(attempt, its.__contains__, {c.name for c, _, _ in right})
+    mine, ended = calls(attempt, its.__contains__, {c.name for c, _, _ in right})
     made, needed = (list(dict.fromkeys(c for c, _, _ in events if c.name)) for events in (mine, right))
     sets, done, asked = {name: c for c, what, name in right if what == 'sets'}, set(), {k.removesuffix('.g') for k in case.want}
     twice = {c for c, what, name in mine if what == 'sets' and c.name and mine.count((c, what, name)) > 1}
@@ -1281,7 +1277,7 @@ def call_order(exercise, # `Exercise`
         if c.name != r.name or c in needed or r in made or '…' in c.args: continue
         if sorted(c.args) == sorted(r.args): return 'swapped', f'the arguments of {c} have to change places: {r}'
         odd = [(a, b) for a, b in zip(c.args, r.args) if a != b]
-        if len(odd) == most < len(c.args): return 'swapped', f'in {c}, ' + ', and '.join(f'`{a}` stands where `{b}` belongs' for a, b in odd) + f': {r}' + ''.join(f'; and {o} is missing' for o in needed if whole and o not in (*made, r))
+        if len(odd) == most < len(c.args): return 'swapped', f'in {c}, ' + ', and '.join(f'`{a}` stands where `{b}` belongs' for a, b in odd) + f': {r}' + ''.join(f'; and {o} is missing' for o in needed if ended and o not in (*made, r))
     for c in made:
         anew = [(b, r) for r in needed if r.name == c.name and r not in made and all(a in (b, '…') for a, b in zip(c.args, r.args)) for a, b in zip(c.args, r.args) if a == '…']
         if anew: return 'swapped', f'`{c.name}` is given a tensor that was made anew, where `{anew[0][0]}` belongs, which was handed over. Is the forward pass run once more?'
@@ -1308,10 +1304,9 @@ def in_letters(shape, sizes): # shape; its sizes by letter
 
 def they_meet(a, b, product=False): # shapes
     "Can two tensors of these shapes be put together?"
-    try:
-        if not product: return bool(torch.broadcast_shapes(a, b)) or True
-        return (torch.empty(a, device='meta') @ torch.empty(b, device='meta')) is not None
+    try: torch.empty(a, device='meta') @ torch.empty(b, device='meta') if product else torch.broadcast_shapes(a, b)
     except RuntimeError: return False
+    return True
 
 @silent()
 def misfit_shapes(exercise, # `Exercise`

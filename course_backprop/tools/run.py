@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PATCHABLE', 'KEPT', 'IDLE', 'MB', 'SECONDS', 'Case', 'copy_tensor', 'copy_args', 'tensors', 'Exercise', 'call_it',
-           'old_gradient', 'alike', 'list_change', 'Run', 'run_case', 'quick', 'Stopped', 'stop', 'clock', 'within',
-           'quiet', 'as_it_was', 'restore', 'empty', 'untouched', 'misfit', 'Watch', 'Memory', 'memory_of', 'thin',
-           'run_all', 'rows', 'first_wrong']
+           'old_gradient', 'alike', 'list_change', 'Run', 'run_case', 'quick', 'without_old', 'Stopped', 'stop',
+           'clock', 'within', 'quiet', 'as_it_was', 'restore', 'empty', 'untouched', 'misfit', 'Watch', 'Memory',
+           'memory_of', 'thin', 'run_all', 'rows', 'first_wrong']
 
 # %% ../../nbs/tools/run.ipynb #fec20d63
 import builtins, ctypes, dis, gc, io, math, os, random, sys, threading, time, tracemalloc, types, weakref
@@ -163,6 +163,13 @@ def quick(exercise, attempt, case): # to a dict of what was given
     for t in tensors(args).values():
         if not hasattr(t, 'g') and t.is_floating_point(): t.g = torch.full_like(t, float('nan'))
     return exercise.run(attempt, args, list(case.want))
+
+def without_old(exercise, attempt): # to the error, or None
+    "What an attempt ends in where it needs a `.g` that was there before, and there is none"
+    case = exercise.all_cases()[0]
+    try: quiet(1, lambda: exercise.run(attempt, copy_args(case.args), list(case.want)))
+    except AttributeError as e: return e if "no attribute 'g'" in str(e) else None
+    except (Exception, SystemExit): return None
 
 class Stopped(BaseException):
     "Raised inside an attempt that takes too long; no `except Exception` catches it"
