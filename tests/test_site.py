@@ -183,7 +183,7 @@ def test_pencil_network(reader):
     page = reader.open('00_mnist.html')
     chip = page.locator('.backprop-pencil [data-name=w11]')
     chip.press('PageUp')
-    assert page.locator('.backprop-pencil .said').all_text_contents() == ['w⁽¹⁾₁₁ moved by 0.5', 'its gradient was 4: promised 4 · 0.5 = 2', 'the loss moved by 2.25']
+    assert page.locator('.backprop-pencil .said').all_text_contents() == ['w⁽¹⁾₁₁ moved by 0.5', 'its gradient was 8: promised 8 · 0.5 = 4', 'the loss moved by 4.25']
 
 def test_guesses_hints_and_proofs_open(reader):
     page = reader.open('04_relu_grad.html')

@@ -21,7 +21,7 @@ TASKS = []
 # %% ../../nbs/exercises/mnist.ipynb #e0a00007
 TASKS += [Question('nudge_w11', '+',
     'The first hidden number grows, and with it the prediction. It was too large already, so the loss grows.',
-    {'-': 'That would be so if the prediction were too small. It is 6, and should be 4.',
+    {'-': 'That would be so if the prediction were too small. It is 6, and should be 2.',
      '0': 'x₁ is 1, so t₁ grows by 0.1. It is above 0, so v₁ grows with it. Follow it on to u.'},
     hints=('Go along the arrow: which of the numbers to its right grow, which shrink, which stay?',
            'u grows by 0.1 as well, since w⁽²⁾₁ is 1. Is it then nearer to y, or farther away?')),
@@ -48,7 +48,7 @@ TASKS += [Question('nudges_needed', 10,
     {5: 'That is how fast the loss moves with t₁. And how fast does t₁ move with this weight?',
      3: 'That is how fast t₁ moves with this weight. And how fast does the loss move with t₁?',
      8: 'Two rates, one after the other: if t₁ moves 3 times as far as the weight, and the loss 5 times as far as t₁, how far does the loss move?',
-     10: 'In the pencil network x₂ was 2. Here it is 3.', 12: 'In the pencil network t₁ had the gradient 4. Here it has 5.'},
+     10: 'In the pencil network x₂ was 2. Here it is 3.', 24: 'In the pencil network t₁ had the gradient 8. Here it has 5.'},
     'If the weight grows by 0.01, by how much does t₁ grow? And the loss, which moves 5 times as far as t₁?',
     ('The weight is multiplied by x₂ = 3. If it grows by 0.01, by how much does t₁ grow?',
      't₁ grows by 0.03, and the loss by 5 for each unit of that. How much is it for each unit of the weight?')),
@@ -81,15 +81,15 @@ def pencil(w): # the nine parameters of the pencil network
     "Its loss"
     w11, w12, w21, w22, b1, b2, q1, q2, c = w
     v1, v2 = max(w11 + 2*w21 + b1, 0), max(w12 + 2*w22 + b2, 0)
-    return (v1*q1 + v2*q2 + c - 4)**2
+    return (v1*q1 + v2*q2 + c - 2)**2
 
 def nudge_cases():
     numbers = [1., -1., 2., 0., 0., .5, 1., 3., 1.]
     for loss, w, k, step, slope in (
         (line(3.), [2.], 0, .5, 3.), (line(3., -2.), [.1, 1.], 0, .2, 3.), (line(3., -2.), [5., 1.], 1, .5, -2.), (line(3., -2., .7), [5., -4., 2.], 0, .25, 3.),
-        (lambda w: w[0]**2 + 1, [3.], 0, .1, 6.1), *((pencil, numbers, k, .1, slope) for k, slope in ((0, 4.1), (2, 8.4), (6, 22.5))),
+        (lambda w: w[0]**2 + 1, [3.], 0, .1, 6.1), *((pencil, numbers, k, .1, slope) for k, slope in ((0, 8.1), (2, 16.4), (6, 42.5))),
         (lambda w: w[0]**2 + 1, [3.], 0, 1e-6, 6.), (lambda w: w[0]**2*w[1] - w[2], [3., -2., 1.], 1, 1e-6, 9.),
-        *((pencil, numbers, k, 1e-6, slope) for k, slope in enumerate((4., 0., 8., 0., 4., 0., 20., 0., 4.))),
+        *((pencil, numbers, k, 1e-6, slope) for k, slope in enumerate((8., 0., 16., 0., 8., 0., 40., 0., 8.))),
         (line(.00123457), [2.], 0, .5, .00123457)):                          # none that rounds finds it
         want = dict(result=torch.tensor(slope, dtype=torch.float64), w=torch.tensor(w, dtype=torch.float64))
         yield Case(f'a loss of {len(w)} number{"s"*(len(w) > 1)}, k = {k}, step = {step:g}', dict(loss=loss, w=w, k=k, step=step), want, dict(step=step))
@@ -171,7 +171,7 @@ def downhill_cases():
     for loss, w, rate, steps in (
         (line(3., -2.), [1., 2.], .5, 1), (lambda w: w[0]*w[1], [2., 3.], .1, 1), (lambda w: w[0]**2 + 1, [3.], .25, 2),
         (lambda w: (w[0] + 2*w[1] - 3)**2, [2., 4.], .05, 3), (lambda w: w[0]**2*w[1] - w[2], [3., -2., 1.], .02, 4),
-        (lambda w: w[0]**2 + 1, [3.], 1.25, 2), (pencil, numbers, .01, 1), (pencil, numbers, .005, 6)):
+        (lambda w: w[0]**2 + 1, [3.], 1.25, 2), (pencil, numbers, .005, 1), (pencil, numbers, .0025, 6)):
         want = dict(result=torch.tensor(walked(loss, w, rate, steps), dtype=torch.float64).round(decimals=4))
         yield Case(f'a loss of {len(w)} number{"s"*(len(w) > 1)}, rate = {rate:g}, steps = {steps}', dict(loss=loss, w=w, rate=rate, steps=steps), want,
             dict(rate=rate, steps=steps))

@@ -137,7 +137,7 @@ def play(draw,      # as in `snapshot`, with an argument for each slider
     show_still(still, frames, name.replace('_', ' '), [number(o) for o in values], film_strip(frames, 1))
 
 # %% ../../nbs/tools/play.ipynb #f1a0c002
-PENCIL = dict(x1=1., x2=2., w11=1., w12=-1., w21=2., w22=0., b1=0., b2=.5, q1=1., q2=3., c=1., y=4.)   # q and c: w and b of layer 2
+PENCIL = dict(x1=1., x2=2., w11=1., w12=-1., w21=2., w22=0., b1=0., b2=.5, q1=1., q2=3., c=1., y=2.)   # q and c: w and b of layer 2
 
 def pencil_values(moved=(), # those of the twelve numbers of `PENCIL` that are others now, by name
                  ):         # two dicts of Python numbers: all values, and all gradients but that of y
