@@ -44,8 +44,9 @@ def _first(wrong, *tensors):
     for k, parts in enumerate(zip(*map(_parts, tensors))):
         found = wrong(*parts)
         if found.any():
-            at = torch.unravel_index(k*PART + found.byte().argmax(), tensors[0].shape)
-            return tuple(int(i) for i in at)
+            at, index = k*PART + int(found.byte().argmax()), ()
+            for size in reversed(tensors[0].shape): at, index = at//size, (at % size, *index)
+            return index
 
 def misfit(got,  # what to judge
            like, # a dense tensor

@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['STEADY', 'WORKS', 'TABLE', 'PRODUCTS', 'NO_VALUES', 'COUNT', 'GONE', 'KEEP', 'MODULES', 'OPS', 'ALIKE', 'END', 'DIMS',
-           'SUFFIX', 'TRIALS', 'FEW', 'COMPARED', 'DONE', 'VERBS', 'Part', 'parsed', 'inner', 'code_of',
-           'does_the_same', 'tree_of', 'functions', 'helpers', 'source_of', 'Patience', 'rebuilt', 'Place', 'put',
-           'places', 'text', 'whole', 'dotted', 'owner', 'seen_values', 'value_places', 'seen_at', 'Scope', 'Row',
-           'pattern', 'rewrites', 'fits', 'within_comparison', 'is_value', 'is_bound', 'is_operand', 'loaded', 'match',
-           'fill', 'made', 'changed_node', 'sensible', 'in_shape', 'is_count', 'written', 'name_of', 'is_method',
-           'less', 'missing_part', 'other_operator', 'other_brackets', 'products', 'meets', 'bare', 'other_reduction',
-           'other_function', 'other_arguments', 'other_index', 'other_call', 'other_unpacking', 'other_number',
-           'with_dtype', 'renamed', 'aimed', 'other_parameters', 'simple', 'other_block', 'thrown_away', 'in_turns',
-           'moved', 'one_more', 'registered', 'Edit', 'edits', 'idles', 'cancels', 'is_one', 'idle', 'applied',
-           'edited', 'nearness', 'grouped', 'together', 'Search', 'cause_of', 'Repair', 'all_of_them', 'capital',
-           'told', 'around', 'before_after', 'silent', 'repair', 'Results', 'as_it_should_be', 'astray', 'Heard',
-           'each', 'codes', 'Call', 'calls_of', 'call_order', 'in_letters', 'they_meet', 'misfit_shapes']
+           'SUFFIX', 'TRIALS', 'FEW', 'COMPARED', 'DONE', 'VERBS', 'Part', 'parsed', 'has_while', 'inner', 'code_of',
+           'does_the_same', 'tree_of', 'functions', 'helpers', 'source_of', 'Patience', 'rebuilt', 'Place', 'located',
+           'put', 'places', 'text', 'whole', 'dotted', 'owner', 'seen_values', 'value_places', 'seen_at', 'Scope',
+           'Row', 'pattern', 'rewrites', 'fits', 'within_comparison', 'is_value', 'is_bound', 'is_operand', 'loaded',
+           'match', 'fill', 'made', 'changed_node', 'sensible', 'in_shape', 'is_count', 'written', 'name_of',
+           'is_method', 'less', 'missing_part', 'other_operator', 'other_brackets', 'products', 'meets', 'bare',
+           'other_reduction', 'other_function', 'other_arguments', 'other_index', 'other_call', 'other_unpacking',
+           'other_number', 'with_dtype', 'renamed', 'aimed', 'other_parameters', 'simple', 'other_block', 'thrown_away',
+           'in_turns', 'moved', 'one_more', 'registered', 'Edit', 'edits', 'idles', 'cancels', 'is_one', 'idle',
+           'applied', 'compiled', 'edited', 'nearness', 'grouped', 'together', 'Search', 'cause_of', 'Repair',
+           'all_of_them', 'capital', 'told', 'around', 'before_after', 'silent', 'repair', 'Results', 'as_it_should_be',
+           'astray', 'Heard', 'each', 'codes', 'Call', 'calls_of', 'call_order', 'in_letters', 'they_meet',
+           'misfit_shapes']
 
 # %% ../../nbs/tools/repair.ipynb #d88fe821
 import ast, copy, dis, inspect, itertools, linecache, math, re, sys, types, warnings
@@ -38,11 +39,14 @@ class Part(NamedTuple):
 @lru_cache(8)
 def parsed(text): return [o for o in ast.walk(ast.parse(text)) if isinstance(o, (ast.FunctionDef, ast.Lambda))]
 
+@lru_cache(64)
+def has_while(tree): return any(isinstance(o, ast.While) for o in ast.walk(tree))       # asked first of a tree as it was written, by `does_the_same`; no edit brings in a first one
+
 def inner(code, name): return next(c for c in code.co_consts if isinstance(c, types.CodeType) and c.co_name == name)
 
 def code_of(tree, function, guarded=True):
     "The code object of a function's tree; nothing of it is run. If guarded, its `while` loops ask `going_on_()`, so that they can be ended"
-    loops = [o for o in ast.walk(tree) if isinstance(o, ast.While)] if guarded else []
+    loops = [o for o in ast.walk(tree) if isinstance(o, ast.While)] if has_while(tree) and guarded else []
     outer = ast.parse(f'def _({", ".join(sorted({*function.__code__.co_freevars, "__class__"}))}): pass').body[0]
     outer.body = [tree if isinstance(tree, ast.FunctionDef) else ast.copy_location(ast.Expr(tree), tree)]
     for o in loops: o.test = ast.fix_missing_locations(ast.copy_location(ast.BoolOp(ast.And(), [made('going_on_()'), o.test]), o))
@@ -127,10 +131,14 @@ class Place(NamedTuple):
 
     def same(self, o): return (self.parent, self.field, self.index) == (o.parent, o.field, o.index)
 
-def put(place, new):
-    "Put something in that place; to what stood there"
+def located(place, new):
+    "Something for a place, with the lines that the compiler asks for"
     for o in new if isinstance(new, list) else [new]:
         ast.fix_missing_locations(o if hasattr(o, 'lineno') or isinstance(o, ast.arguments) else ast.copy_location(o, place.stmt))
+    return new
+
+def put(place, new):
+    "Put something in that place; to what stood there"
     if place.index is None: old = getattr(place.parent, place.field); setattr(place.parent, place.field, new)
     else:
         many = getattr(place.parent, place.field)
@@ -200,7 +208,7 @@ def seen_at(attempt, parts, run): # function that runs an attempt
         found.setdefault(k, []).append(value.detach().clone() if isinstance(value, Tensor) else value)
         return value
     for part in parts:
-        with applied(*(Edit(None, p, made(f'saw_({id(p.node)}, A)', A=p.node), {}) for p in reversed(value_places(part)))): code = code_of(part.tree, part.function)
+        with applied(*(Edit(None, p, located(p, made(f'saw_({id(p.node)}, A)', A=p.node)), {}) for p in reversed(value_places(part)))): code = code_of(part.tree, part.function)
         attempt = rebuilt(attempt, part, code, saw_=saw)
     try: run(attempt)
     except (Exception, SystemExit): pass
@@ -469,7 +477,7 @@ def in_shape(place, new, words, scope):
     other = next((scope.value(dotted(words[k])) for k in 'QX' if k in words), None)
     if not isinstance(other, Tensor) or not isinstance(new, ast.BinOp) or scope.odd: return True
     try:
-        if not isinstance(new.op, ast.MatMult): return torch.broadcast_shapes(old.shape, other.shape) == old.shape
+        if not isinstance(new.op, ast.MatMult): return torch.broadcast_tensors(old, other)[0].shape == old.shape
         x = text(words['X'])
         a, b = ({x: other, f'{x}.t()': other.mT if other.ndim == 2 else other}.get(text(o), old) for o in (new.left, new.right))
         return a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0] and (a.shape[0], b.shape[1]) == old.shape
@@ -809,19 +817,20 @@ class Edit(NamedTuple):
         again = isinstance(self.place.node, ast.Name) and sum(isinstance(o, ast.Name) and o.id == self.place.node.id for o in ast.walk(self.place.stmt)) > 1
         return f'in `{text(above)}` {says}' if again and isinstance(above, (ast.BinOp, ast.Call, ast.Attribute, ast.Subscript)) and not callable(self.row.how) else says
 
-def edits(where, scopes): # `Place`s; a `Scope` for each part, by its name
+def edits(where, scopes, most=9): # `Place`s; a `Scope` for each part, by its name; the highest rank
     "All edits, row by row"
     where = [p for p in where if not any(isinstance(o, ast.Call) and name_of(o) in ('isclose', 'allclose') for o in p.above)]       # anything may be far from something
-    for row in TABLE:
+    for row in itertools.takewhile(lambda row: row.rank <= most, TABLE):
         for place in where:
             for new, words in (row.how if callable(row.how) else partial(written, row.how))(place, scopes[place.part.name]):
-                if not idle(new, place): yield Edit(row, place, new, words)
+                if not idle(new, place): yield Edit(row, place, located(place, new), words)
 
 def idles(e):
     "Does each turn of a loop do the same thing from then on, in that line?"
     loops = [o for o in e.place.above if isinstance(o, ast.For)]
     if not loops or not isinstance(e.place.stmt, (ast.Assign, ast.AugAssign)): return False
     def names(o, kind): return {k.id for k in ast.walk(o) if isinstance(k, ast.Name) and isinstance(k.ctx, kind)}
+    if not isinstance(e.new, list) and names(e.place.node, ast.Load) <= names(e.new, ast.Load): return False        # all names are still there
     turning = {k for loop in loops for k in names(loop.target, ast.Store)}
     for o in (o for loop in loops for stmt in loop.body for o in ast.walk(stmt) if isinstance(o, ast.Assign)):
         if turning & names(o.value, ast.Load): turning |= {k for t in o.targets for k in names(t, ast.Store)}
@@ -830,8 +839,8 @@ def idles(e):
     with applied(e): return before and not turns()
 
 def cancels(e):
-    "Does it make a difference of two equal things?"
-    with applied(e): return any(isinstance(o, ast.BinOp) and isinstance(o.op, ast.Sub) and text(o.left) == text(o.right) for o in (*e.place.above, e.new))
+    "Does an edit that is in its place make a difference of two equal things?"
+    return any(isinstance(o, ast.BinOp) and isinstance(o.op, ast.Sub) and type(o.left) is type(o.right) and text(o.left) == text(o.right) for o in (*e.place.above, e.new))
 
 def is_one(o): return isinstance(o, ast.Constant) and o.value == 1
 
@@ -851,12 +860,16 @@ def applied(*changes):
     finally:
         for e, o in zip(changes[len(old)-1::-1] if old else (), old[::-1]): put(e.place, o)
 
-def edited(attempt, *changes):
-    "The attempt with edits in it; None if that is no Python"
+def compiled(*changes): # to pairs, a `Part` and its code
+    "The parts that have edits in them; none if that is no Python, or a difference comes to 0"
     with applied(*changes):
-        try: codes = {e.place.part.name: (e.place.part, code_of(e.place.part.tree, e.place.part.function)) for e in changes}
-        except (SyntaxError, ValueError, TypeError, StopIteration): return None
-    return reduce(lambda made, o: rebuilt(made, *o), codes.values(), attempt)
+        if any(map(cancels, changes)): return []
+        try: return [(p, code_of(p.tree, p.function)) for p in {e.place.part.name: e.place.part for e in changes}.values()]
+        except (SyntaxError, ValueError, TypeError, StopIteration): return []
+
+def edited(attempt, parts): # as `compiled` gives them
+    "The attempt with other code in these parts; None if there are none"
+    return reduce(lambda made, o: rebuilt(made, *o), parts, attempt) if parts else None
 
 def nearness(got, want, tol=None): # to a number, 1 if it is right
     "How much of a tensor is right, or how near its shape comes"
@@ -901,7 +914,7 @@ class Search:
     "What is known of a wrong attempt, and of the edits that were tried"
     def __init__(self, exercise, attempt, trials=TRIALS):
         self.exercise, self.attempt, self.trials, self.cases, self.parts = exercise, attempt, trials, exercise.all_cases(), source_of(attempt)
-        self.tried, self.spent, self.found, self.near, self.known = 0, 0., [], [], {}
+        self.tried, self.spent, self.found, self.near, self.known, self.codes, self.start = 0, 0., [], [], {}, set(), [-1.]
         self.raises = self.changes = False
         if self.parts: self.look()
 
@@ -932,6 +945,7 @@ class Search:
         self.misshapen = bool(seen) and all(g.shape != w.shape and g.shape != w.shape[::-1] for g, w in seen)
         self.nothing = all(g.get(first) is None for k, g in got.items() if first in self.bad[k])
         self.all_nan = bool(seen) and all(g.is_floating_point() and g.isnan().all() for g, w in seen)
+        self.start = self.near_to(self.attempt)
 
     def near_to(self, attempt):
         "How near an attempt comes, on each probe"
@@ -939,7 +953,8 @@ class Search:
             try: got = quiet(1, lambda: quick(self.exercise, attempt, case))
             except (Exception, SystemExit): return 0.
             return min(nearness(got.get(k), case.want[k], self.exercise.tol) for k in self.goal if k in case.want)
-        return [on(case) for case in self.probes]
+        near = [on(case) for case in self.probes[:1]]
+        return near + [on(case) if near[0] == 1 or near[0] > self.start[0] else 0. for case in self.probes[1:]]       # no second look where the first shows it to be no better
 
     def still_wrong(self, attempt):
         "Names of what is wrong in some case; None if that is more than it should be"
@@ -966,19 +981,22 @@ class Search:
     def trial(self, changes):
         "Try some edits together"
         self.tried += 1
-        if any(map(cancels, changes)): return
-        new = edited(self.attempt, *changes)
+        parts = compiled(*changes)
+        code = frozenset((p.name, code.replace(co_linetable=b'')) for p, code in parts)
+        if code in self.codes: return                                       # another edit that comes to the same
+        self.codes.add(code)
+        new = edited(self.attempt, parts)
         if new is None: return
         near = self.near_to(new)
         wrong = self.still_wrong(new) if min(near) == 1 else None
         def within(a, b): return isinstance(b, ast.AST) and any(a is o for o in ast.walk(b))
-        nested = any(within(a.new, b.new) or within(a.new, b.place.node) or within(b.place.node, a.new) for a, b in itertools.permutations(changes, 2))
-        if wrong is not None and len(changes) > 1 and not nested:           # none that is not needed
-            fewer = next((o for k in range(len(changes)) if self.still_wrong(edited(self.attempt, *(o := changes[:k] + changes[k+1:]))) == wrong), None)
+        def nested(): return any(within(a.new, b.new) or within(a.new, b.place.node) or within(b.place.node, a.new) for a, b in itertools.permutations(changes, 2))
+        if wrong is not None and len(changes) > 1 and not nested():         # none that is not needed
+            fewer = next((o for k in range(len(changes)) if self.still_wrong(edited(self.attempt, compiled(*(o := changes[:k] + changes[k+1:])))) == wrong), None)
             if fewer: return self.trial(fewer)
         if wrong is None:
             self.near.append((sum(near), changes))
-            if self.raises and len(changes) == 1 and self.ends_error(new, changes[0]): self.found.append((True, changes))
+            if self.raises and len(changes) == 1 and min(near) > 0 and self.ends_error(new, changes[0]): self.found.append((True, changes))
         elif self.unmade(new): self.near.append((sum(near), changes))
         elif not wrong or not ('acts' in self.cases[0].args or any(e.row.how == 'E → Q' for e in changes)): self.found.append((bool(wrong), changes))
 
@@ -1006,7 +1024,7 @@ class Search:
         others = [e for e in edits([p for part in self.parts for p in places(part) if p.stmt is not first.place.stmt and p.parent is p.stmt], self.scopes) if e.row.how in ('S → S/2', 'S → 2*S')]
         for e in others[:50]:
             try:
-                if (new := edited(self.attempt, e)) and min(self.near_to(new)) == 1 and self.still_wrong(new) == set(): return f'; or else {told([e])[:1].lower()}{told([e])[1:]}'
+                if (new := edited(self.attempt, compiled(e))) and min(self.near_to(new)) == 1 and self.still_wrong(new) == set(): return f'; or else {told([e])[:1].lower()}{told([e])[1:]}'
             except Exception: continue
         return ''
 
@@ -1053,12 +1071,12 @@ class Search:
             many = [tuple(g) for g in together(before) if len(g) > 1 and any(id(e) in new for e in g) and not any(a.place.node is b.place.node or a.place.node in b.place.above for a, b in itertools.permutations(g, 2))]
             yield from sorted((o for o in [(e,) for e in ones] + many if not any(map(idles, o))), key=self.order)
 
-    def pairs(self, start, most=8):
+    def pairs(self, most=8):
         "Two edits, of which the first brings it nearer"
-        likely = sorted((o for o in self.near if len(o[1]) == 1 and o[0] > start + .01), key=lambda o: (-round(o[0], 1), o[1][0].row.rank))
+        likely = sorted((o for o in self.near if len(o[1]) == 1 and o[0] > sum(self.start) + .01), key=lambda o: (-round(o[0], 1), o[1][0].row.rank))
         old = {id(o) for p in self.parts for o in ast.walk(p.tree)}
         for _, (e,) in likely[:most]:
-            with applied(e): more = [o for o in edits([p for part in self.parts for p in places(part)], self.scopes) if o.row.rank <= 3 and (self.raises or o.row.cause != 'raised') and not idles(o)]
+            with applied(e): more = [o for o in edits([p for part in self.parts for p in places(part)], self.scopes, 3) if (self.raises or o.row.cause != 'raised') and not idles(o)]
             for o in more:                                     # not within what the first one has put there
                 if o.place.same(e.place) or not any(id(n) not in old for n in (*o.place.above, *(o.place.node if isinstance(o.place.node, list) else [o.place.node]))): yield e, o
 
@@ -1135,8 +1153,8 @@ def repair(exercise,   # `Exercise`
     try:
         s = within(10, lambda: Search(exercise, attempt, trials))
         if not s.parts or not s.probes: return None
-        ones, start = s.singles(), sum(within(5, lambda: s.near_to(attempt)))
-        for todo, share in (ones, .5), (s.pairs(start), .8), (ones, 1.):           # two likely ones before one that is not
+        ones = s.singles()
+        for todo, share in (ones, .5), (s.pairs(), .8), (ones, 1.):           # two likely ones before one that is not
             if not s.found: s.run(todo, share)
     except TimeoutError: return None
     if not s.found: return None
@@ -1180,7 +1198,7 @@ def astray(exercise, attempt): # `Exercise`; a wrong attempt
         a, b = mine[id(place.node)], results(probe)[k]
         return len(b) in (1, len(a)) and type(a[-1]) is type(b[-1]) and getattr(a[-1], 'shape', ()) == getattr(b[-1], 'shape', ()) and getattr(a[-1], 'dtype', 0) == getattr(b[-1], 'dtype', 0)
     def right_with(place, k): # number of a result
-        with applied(Edit(None, place, made('true_()'), {})): code = code_of(place.part.tree, place.part.function)
+        with applied(Edit(None, place, located(place, made('true_()')), {})): code = code_of(place.part.tree, place.part.function)
         for j in dict.fromkeys((probe, *range(len(s.cases)))):
             values = itertools.cycle(results(j)[k])
             now, run = s.wrong_in(rebuilt(attempt, place.part, code, true_=lambda: next(values)), s.cases[j])
@@ -1304,7 +1322,8 @@ def in_letters(shape, sizes): # shape; its sizes by letter
 
 def they_meet(a, b, product=False): # shapes
     "Can two tensors of these shapes be put together?"
-    try: torch.empty(a, device='meta') @ torch.empty(b, device='meta') if product else torch.broadcast_shapes(a, b)
+    a, b = torch.empty(a), torch.empty(b)                   # on `meta` it would load PyTorch's compiler
+    try: a @ b if product else torch.broadcast_tensors(a, b)
     except RuntimeError: return False
     return True
 
@@ -1325,7 +1344,7 @@ def misfit_shapes(exercise, # `Exercise`
             heard.append((k, a(), b()))
             return DONE[op(where[k].node)](*heard[-1][1:])
         def met(k, o): return made(f'meet_({k}, lambda: A, lambda: B)', **dict(zip('AB', sides(o))))
-        listening = [Edit(None, p, met(k, p.node), {}) for k, p in reversed(list(enumerate(where)))]             # the inner ones first
+        listening = [Edit(None, p, located(p, met(k, p.node)), {}) for k, p in reversed(list(enumerate(where)))]             # the inner ones first
         with applied(*listening): code = code_of(part.tree, part.function)
         try: within(5, lambda: quiet(1, lambda: quick(exercise, rebuilt(attempt, part, code, meet_=meet), case)))
         except (Exception, SystemExit): pass
