@@ -193,7 +193,7 @@ def told(v, attempt, at): # a `Verdict`
     from course_backprop.tools.explain import files
     line = getattr(v.fix, 'line', None) or next(iter(re.findall(r'line (\d+) of your cell', v.says)), '')
     file = next(iter(files(attempt)), f'cell {at.cell.number}') if callable(attempt) else f'cell {at.cell.number}'
-    kind = 'right' if v.ok else {'special-case': 'half', 'not-started': 'not started'}.get(v.cause, 'wrong')
+    kind = 'right' if v.ok else 'half' if v.half else 'not started' if v.cause == 'not-started' else 'wrong'
     cause = v.cause
     if cause == 'raised' and 'TimeoutError' in v.says: kind, cause = 'could not be run', 'time'
     if cause == 'raised' and NO_ROOM.search(v.says.split('\n')[0]): kind, cause = 'could not be run', 'memory'

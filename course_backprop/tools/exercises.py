@@ -50,7 +50,7 @@ def check(name,    # of the exercise
     task = find_exercise(name)
     verdict = judge(task, attempt, explain)
     if verdict.cause == 'not-started': return verdict
-    problem = Progress().record(name, 'half' if verdict.cause == 'special-case' else verdict.ok)
+    problem = Progress().record(name, 'half' if verdict.half else verdict.ok)
     if verdict.fix != getattr(LAST.get(name), 'fix', None): HINTED.pop(name, None)
     LAST[name] = verdict
     more = ' '.join(filter(None, (verdict.more, f'`hint({name!r})` gives a hint.' if explain and not verdict.ok and (verdict.fix or task.hints) else '', problem)))

@@ -6,17 +6,18 @@
 __all__ = ['CHANGED', 'NOT_TWICE', 'OTHERS', 'ROWS', 'FACTORS', 'begun_and_ended', 'assigned', 'sharing', 'other_thing',
            'no_copy', 'nothing_back', 'files', 'own_codes', 'own_line', 'message', 'may_run_again', 'shapes', 'advice',
            'value_of', 'run_out', 'outsider', 'raised', 'changed', 'look_at', 'where_wrong', 'pattern', 'few_samples',
-           'in_all', 'left_over', 'filled', 'landed', 'suspect_runs', 'suspected', 'altered', 'arriving', 'inputs',
-           'other', 'turned', 'rows_other', 'depends', 'why', 'speak', 'in_words', 'sentence']
+           'in_all', 'left_over', 'filled', 'landed', 'done', 'as_one', 'like', 'suspected', 'halted', 'altered',
+           'arriving', 'inputs', 'other', 'turned', 'rows_other', 'depends', 'why', 'speak', 'in_words', 'sentence']
 
 # %% ../../nbs/tools/explain.ipynb #e8c7db16
 import ast, linecache, re, traceback
+from dataclasses import replace
 import torch
 from torch import Tensor, nn
 from .compare import compare
 from .diagnose import UNKNOWN, Look, Suspect, Verdict, by_size, dense, entries, explain, find_scaled, find_spread, find_uniform, find_where, gives, same
-from .repair import FEW, astray, call_order, codes, functions, in_letters, misfit_shapes, repair, seen_at, seen_values, silent, source_of, text
-from .run import alike, copy_args, first_wrong, quick, quiet, run_all, tensors, within
+from .repair import FEW, astray, call_order, capital, codes, functions, in_letters, misfit_shapes, repair, seen_at, seen_values, silent, source_of, text
+from .run import SECONDS, Run, alike, copy_args, first_wrong, quick, quiet, rows, run_case, tensors, within
 
 # %% ../../nbs/tools/explain.ipynb #e0f0a202
 def begun_and_ended(exercise, attempt, case): # a function. To its `Part`, and two dicts by the lesson's names of its arguments, and by its own names
@@ -190,10 +191,11 @@ def raised(exercise, error, attempt, case, fix=None): # the exception and where 
     number, line = own_line(error, attempt)
     says = [message(error), f'line {number} of your cell: `{line}`' if line else '', letters and 'In letters: ' + letters, run_out(error, attempt, case), advice(exercise, attempt, error, line) if not fix else '']
     order = call_order(exercise, attempt) if again and not fix else None
-    says.append(fix.says if fix else sentence(order[1][:1].upper() + order[1][1:]) if order and order[0] == 'swapped' else again and nothing_back(exercise, attempt, case) or outsider(attempt))
+    says.append(fix.says if fix else sentence(capital(order[1])) if order and order[0] == 'swapped' else again and nothing_back(exercise, attempt, case) or outsider(attempt))
+    voice, more = halted(exercise, attempt) if again and not says[-1] else ('repair' if fix else '', '')
     passed = shapes(case.args)
-    return exercise.verdict('raised', '', '\n'.join(filter(None, says)), case.label, more=f'It was called as `{exercise.call}`' + (f' with {passed}.' if passed else '.'),
-                            voice='repair' if fix else '', fix=fix)
+    return exercise.verdict('raised', '', '\n'.join(filter(None, (*says, more))), case.label, more=f'It was called as `{exercise.call}`' + (f' with {passed}.' if passed else '.'),
+                            voice=voice, fix=fix)
 
 # %% ../../nbs/tools/explain.ipynb #b5057810
 CHANGED = {'nearly': '{} was changed in place, and is not quite what it was: `+=` and `-=` round. It is {}: keep its old value and put that back, or change a copy.',
@@ -306,18 +308,43 @@ def landed(runs, looks, name): # runs and looks of all cases
     if all(r.grad for r in runs): return 'missing', 'was not set. There is a `.grad`; in this course gradients are kept in `.g`'
 
 # %% ../../nbs/tools/explain.ipynb #53c7c1ec
-def suspect_runs(exercise, suspect): # a `Suspect`
-    "What a suspect gives on all cases; None if it raises"
-    with silent():
-        try: return run_all(exercise, suspect.got, seed=0)
-        except Exception: return None
+def done(exercise, attempt, k): # number of a case. To a `Run`, or the exception
+    "What an attempt does in one case, from seed 0, or what it ends in"
+    try:
+        with silent(): return quiet(1, lambda: run_case(exercise, attempt, exercise.all_cases()[k], 0))
+    except (Exception, SystemExit) as e: return e.with_traceback(None)
+
+def as_one(a, b, words=False): # as `done` gives them; have errors to say the same, too?
+    "Did two attempts do the same in everything that can be seen, or end in an error of one type?"
+    if isinstance(a, Run) and isinstance(b, Run): return in_all(a, b)
+    return type(a) is type(b) and (not words or message(a) == message(b))
+
+def like(exercise, those, words=False): # a dict, by the numbers of cases, of what an attempt does in them
+    "The suspects that do the same in each of these cases; one that doesn't in a case is not run in those after it"
+    def does(k, j): return exercise.once(('suspect', k, j), lambda: done(exercise, exercise.suspects[k].got, j))
+    return [s for k, s in enumerate(exercise.suspects) if all(as_one(does(k, j), run, words) for j, run in those.items())]
 
 def suspected(exercise, runs, looks, name, these): # runs of the attempt in some cases, from seed 0; numbers of these cases
     "Cause and sentence of the suspect that gives the same in every case; None, also if that is right"
     if all(same(l.got, l.want, l.tol) for l in looks): return None
-    for k, s in enumerate(exercise.suspects):
-        theirs = exercise.once(('suspect', k), lambda: suspect_runs(exercise, s))
-        if theirs and all(in_all(theirs[k], run) for k, run in zip(these, runs)): return s.cause, s.says
+    return next(((s.cause, s.says) for s in like(exercise, dict(zip(these, runs)))), None)
+
+def halted(exercise, attempt): # one that ends in an error in some case
+    "What it gives where it comes through, or a suspect that does the same and ends in the same errors: voice and sentence"
+    cases = exercise.all_cases()
+    try: did = within(SECONDS, lambda: {k: done(exercise, attempt, k) for k in range(len(cases))})
+    except TimeoutError: return '', ''
+    through = {k: run for k, run in did.items() if isinstance(run, Run)}
+    part = replace(exercise, cases=lambda: [cases[k] for k in through])
+    name = first_wrong(part, rows(part, through.values())) if len(through) > 1 else None
+    looks = {k: look_at(exercise, cases[k], run, name) for k, run in through.items() if name in cases[k].want}
+    said = {message(e) for k, e in did.items() if k not in through}
+    if looks or len(said) > 1:                              # where an error says the same each time, many mistakes end in it
+        fits = {s.says for s in like(exercise, did, words=not looks)}
+        if len(fits) == 1: return 'suspect', capital(sentence(*fits))
+    if len(looks) > 1 and (found := explain([*looks.values()])) != UNKNOWN: return 'relation', f'Where it comes through, in {len(through)} of {len(cases)} cases: {in_words(exercise, name, found[1])}'
+    rule = '' if name or not through or len({case.family for case in cases}) > 1 else pattern(cases, [k for k in did if k not in through])
+    return ('', '') if not rule or rule.startswith('is right in ') else ('relation', f'It {sentence(rule)}')
 
 # %% ../../nbs/tools/explain.ipynb #b435cad8
 def altered(case, names, f): # names of tensors, of their `.g` or of numbers; function of one of them

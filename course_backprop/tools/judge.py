@@ -63,9 +63,8 @@ def judged(exercise, attempt, explain=True): # the same, where nothing is left b
     for k, run in enumerate(runs):
         if run.changed: return changed(exercise, attempt, k, run)
     if not all(r.ok for f in found for r in f.values()):
-        narrow = only_dtype(exercise, runs, found)
-        if not explain and not narrow: return exercise.verdict('wrong', '', '')
-        if narrow: return right(exercise, found, note=narrow + (f'. {fix.says}' if (fix := repair(exercise, attempt)) and fix.cause == 'dtype' else '.'))
+        if not explain: return exercise.verdict('wrong', '', '')
+        if narrow := only_dtype(exercise, attempt, runs, found): return narrow
         try: return why(exercise, attempt, runs, found, seeded)
         except (Exception, SystemExit) as e:                        # an attempt that fails only now and then; an error of ours goes on
             if not hasattr(e, 'case') and not isinstance(e, TimeoutError): raise
@@ -80,7 +79,8 @@ def judged(exercise, attempt, explain=True): # the same, where nothing is left b
 
 def failed(exercise, attempt, error, explain): # the exception it ended in
     "The `Verdict` on it; no change is sought where one may take as long, or as much memory"
-    return raised(exercise, error, attempt, exercise.all_cases()[getattr(error, 'case', -1)], repair(exercise, attempt) if explain and may_run_again(error) else None)
+    if not explain: return exercise.verdict('raised', '', '')
+    return raised(exercise, error, attempt, exercise.all_cases()[getattr(error, 'case', -1)], repair(exercise, attempt) if may_run_again(error) else None)
 
 def sooner(exercise, attempt, error, explain): # the exception it ended in
     "The `Verdict` on an attempt that comes through all cases of the lesson's own kind, and fails in another one; None"
@@ -101,13 +101,15 @@ def needs_old(exercise, attempt):
     except (Exception, SystemExit): pass
     return ''
 
-def only_dtype(exercise, runs, found): # runs and rows of all cases
-    "A sentence if all that is wrong with an attempt is a result in another floating dtype; '' if more is wrong, or if the exercise asks for that dtype"
-    if exercise.exact: return ''
-    pairs = [(run.got.get(name), case.want[name], name) for case, run, f in zip(exercise.all_cases(), runs, found) for name, row in f.items() if not row.ok]
-    if not all(isinstance(got, Tensor) and got.dtype.is_floating_point and got.dtype != want.dtype and same(got, want) for got, want, _ in pairs): return ''
-    got, want, name = pairs[0]
-    return f'But {"what comes out" if name in ("out", "result") else f"`{name}`"} is {got.dtype} where {want.dtype} went in, and the next layer may refuse it'.replace('torch.', '')
+def only_dtype(exercise, attempt, runs, found): # runs and rows of all cases
+    "The `Verdict` if all that is wrong with an attempt is a result in another floating dtype: half right; None if more is wrong, or if the exercise asks for that dtype"
+    if exercise.exact: return None
+    pairs = [(run.got.get(name), case.want[name], name, case.label) for case, run, f in zip(exercise.all_cases(), runs, found) for name, row in f.items() if not row.ok]
+    if not all(isinstance(got, Tensor) and got.dtype.is_floating_point and got.dtype != want.dtype and same(got, want) for got, want, *_ in pairs): return None
+    (got, want, name, label), fix = pairs[0], repair(exercise, attempt)
+    if fix and fix.cause != 'dtype': fix = None
+    says = f'{"What comes out" if name in ("out", "result") else f"`{name}`"} is {got.dtype} where {want.dtype} went in, and the next layer may refuse it.'.replace('torch.', '')
+    return exercise.verdict('dtype', name, says + (f'\n{fix.says}' if fix else ''), label, note='Right in shape and in every value, not yet in dtype.', fix=fix, voice='repair' if fix else 'relation')
 
 def right(exercise, found, memory='', note=''): # rows; sentences
     "The `Verdict` on a right attempt"
@@ -115,5 +117,5 @@ def right(exercise, found, memory='', note=''): # rows; sentences
     names, cases = list(dict.fromkeys(name for f in found for name in f)), exercise.all_cases()
     worst = max((r.rel_error for f in found for r in f.values() if r.ok), default=0.)
     what = capital(', '.join('what comes back' if name == 'result' else f'`{name}`' for name in names))
-    says = f'{what}: shape, {"" if " went in" in note else "dtype "}and every value compared with the truth in {len(cases)} cases; largest relative error {worst:.0e}.'
+    says = f'{what}: shape, dtype and every value compared with the truth in {len(cases)} cases; largest relative error {worst:.0e}.'
     return exercise.verdict('', '', says, more=more, note=note)

@@ -231,7 +231,7 @@ def card(row): # to HTML
     try: rows = Entries([str(v) for v in o] for o in c.get('entries') or ()) or None
     except TypeError: rows = None
     fix = SimpleNamespace(says=str(c.get('fix') or ''))
-    return Verdict(**said, ok=state == 'right', cause='special-case' if state == 'half' else row.cause, entries=rows, fix=fix)._repr_html_()
+    return Verdict(**said, ok=state == 'right', cause=row.cause, entries=rows, fix=fix)._repr_html_()
 
 def student_page(student, rows): # to HTML
     "A student's points and cards"
@@ -349,7 +349,7 @@ def points(name, attempt): # of an exercise. To a number
     from course_backprop.tools.exercises import find_exercise
     from course_backprop.tools.judge import judge
     verdict = judge(find_exercise(name), attempt)
-    return 1. if verdict.ok else .5 if verdict.cause == 'special-case' else 0.
+    return 1. if verdict.ok else .5 if verdict.half else 0.
 
 def graded(cell, name, **kind): # a cell
     "The same with the metadata of nbgrader"
