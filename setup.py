@@ -35,7 +35,7 @@ setup(
     packages=[*find_packages(include=['course_backprop', 'course_backprop.*']), 'course_backprop.lessons'],
     package_dir={'course_backprop.lessons': 'nbs'},
     include_package_data=False, package_data={'course_backprop': ['data/*'],
-                                              'course_backprop.lessons': ['[0-9][0-9]_*.ipynb', 'solutions/*.ipynb', 'exercises/*.ipynb']},
+                                              'course_backprop.lessons': ['[0-9][0-9]*_*.ipynb', 'solutions/*.ipynb', 'exercises/*.ipynb']},
     entry_points={'console_scripts': cfg['console_scripts'].split()},
     cmdclass={'build_py': FreshBuild},
 )

@@ -6,7 +6,7 @@ from posixpath import normpath, relpath
 from docutils import nodes
 from fastcore.docments import docments
 from course_backprop.tools.exercises import find_exercise
-from course_backprop.tools.lab import FOLDED, PROOF, learners, learners_cell
+from course_backprop.tools.lab import FOLDED, PROOF, learners, learners_cell, lessons as lessons_in, number_and_module
 from course_backprop.tools.play import FILM, pencil_page
 from course_backprop.tools.question import Question
 
@@ -15,7 +15,7 @@ config = ConfigParser(delimiters=['='])
 config.read(root/'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
 nbs, made = root/'nbs', root/'docs'/'_pages'         # the second: written afresh by each build
-lessons = sorted(nbs.glob('[0-9][0-9]_*.ipynb'))
+lessons = lessons_in(nbs)
 more = sorted((root/'docs').glob('*.md'))            # pages that aren't notebooks
 parts = {'By hand': 0, 'Refactor and train': 7, 'Beyond one chain': 11}        # each by its first lesson
 
@@ -93,7 +93,7 @@ def to_repository(source, folder):
     "Links to what isn't a page lead to the repository; `folder` is that of the source, seen from nbs/"
     def moved(m):
         target = normpath(f'nbs/{folder}/{m[2]}')
-        page = re.match(r'(?:nbs/((?:\d\d_\w+|solutions/\w+|index)\.ipynb.*)|docs/(\w+\.md.*))', target)
+        page = re.match(r'(?:nbs/((?:\d\d[a-z]?_\w+|solutions/\w+|index)\.ipynb.*)|docs/(\w+\.md.*))', target)
         return m[1] + (relpath(page[1] or page[2], folder.removeprefix('../docs') or '.') if page else f'{cfg["git_url"]}/blob/{cfg["branch"]}/{target}')
     return link.sub(moved, source)
 
@@ -134,7 +134,7 @@ def contents():
     "The order of the pages"
     starts = [*parts.values(), 100]
     for (title, start), end, k in zip(parts.items(), starts[1:], range(1, 9)):
-        names = [f'{int(o.name[:2])}. {title_of(o)} <{o.stem}>' for o in lessons if start <= int(o.name[:2]) < end]
+        names = [f'{number_and_module(o)[0]}. {title_of(o)} <{o.stem}>' for o in lessons if start <= int(o.name[:2]) < end]
         yield '\n'.join([f'```{{toctree}}\n:hidden:\n:caption: {k}. {title}\n', *names, f'solutions/part{k}\n```\n'])
     yield '\n'.join(['```{toctree}\n:hidden:\n:caption: The package\n', *(o.stem for o in more), 'reference\n```\n'])
 
@@ -151,7 +151,7 @@ def entry(thing, name):
 
 def reference():
     "The public names of the lessons' modules, then of the tools"
-    files = [root/'course_backprop'/f'{o.stem[3:]}.py' for o in lessons] + sorted((root/'course_backprop'/'tools').glob('[a-z]*.py'))
+    files = [root/'course_backprop'/f'{number_and_module(o)[1]}.py' for o in lessons] + sorted((root/'course_backprop'/'tools').glob('[a-z]*.py'))
     yield '# Reference\n\nThe public names of the package, module by module.\n'
     for path in files:
         module = importlib.import_module('.'.join(path.relative_to(root).with_suffix('').parts))

@@ -5,11 +5,12 @@ from pathlib import Path
 from shutil import which
 import nbformat, pytest
 from axe_playwright_python.sync_playwright import Axe
+from course_backprop.tools.lab import lessons as lessons_in, number_and_module
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from playwright.sync_api import TimeoutError, expect, sync_playwright
 
 root = Path(__file__).resolve().parent.parent
-lessons = sorted((root/'nbs').glob('[0-9][0-9]_*.ipynb'))
+lessons = lessons_in(root/'nbs')
 seconds = 1000          # in the unit of Playwright's timeouts
 
 def plays(nb):
@@ -352,7 +353,7 @@ def test_rule_is_seen_to_fail(broken, rule, words):
 def test_dead_controls_are_seen(broken):
     assert [o[:13] for o in dead_controls(broken, timeout=2)] == 6*['interactive 1']
 
-def test_interactives_are_there(): assert [o[:2] for o, count in interactives.items() if count] == ['00', '02', '04', '05', '10']
+def test_interactives_are_there(): assert [number_and_module(o)[0] for o, count in interactives.items() if count] == ['0', '2', '4', '5', '10b']
 
 def test_interactives_are_counted():
     assert plays(made_up(['play(f)'], ['play(f, a=1)\nstep_backward()', 'pencil_network(f)', 'def play(f): pass', 'display(f)'])) == 3

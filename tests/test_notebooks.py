@@ -2,6 +2,7 @@
 import ast, json, re, sys
 from pathlib import Path
 import pytest
+from course_backprop.tools.lab import LESSON, number_and_module
 
 root = Path(__file__).resolve().parent.parent
 paths = sorted(o for o in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in o.parts)
@@ -15,7 +16,7 @@ class Notebook:
         self.exp = [m[1] for s in self.code for m in re.finditer(r'^#\| *default_exp +(\S+)', s, re.M)]
         self.exported = '\n'.join(s for s in self.code if re.match(r'#\| *export\b', s))
         self.outputs = [o for c in self.cells for o in c.get('outputs', [])]
-        self.number = int(name[:2]) if re.match(r'\d\d_', name) else None        # None: not a lesson
+        self.number = name.split('_')[0] if LESSON.fullmatch(name.removesuffix('.ipynb')) else None        # '10b', as text in order; None: not a lesson
         self.room = name.removeprefix('exercises/').removesuffix('.ipynb') if name.startswith('exercises/') else None   # the lesson whose exercises these are
         self.depth = name.count('/') + 1
 
@@ -48,9 +49,9 @@ def may_import(nb, name):
     tools, and no other lesson's exercises. Tools: no lesson, but for some of them, and no exercises"""
     package, _, module = name.partition('.')
     if name == '*' or package == '' or module.split('.')[0] == 'exercises': return False
-    if nb.room: return lesson_of.get(module, 0) <= lesson_of.get(nb.room, -1) if package == 'course_backprop' else package == 'torch' or package in sys.stdlib_module_names
+    if nb.room: return lesson_of.get(module, '00') <= lesson_of.get(nb.room, '') if package == 'course_backprop' else package == 'torch' or package in sys.stdlib_module_names
     if nb.number is None: return module not in lesson_of or nb.name in lesson_tools
-    if package == 'course_backprop': return module == 'tools.compare' or lesson_of.get(module, 99) < nb.number
+    if package == 'course_backprop': return module == 'tools.compare' or lesson_of.get(module, '99') < nb.number
     return package == 'torch' or package in sys.stdlib_module_names or (package == 'tqdm' and nb.name == '10_train.ipynb')
 
 def allowed_imports(nb): return [o for o in imports(nb.exported) if not may_import(nb, o)]
@@ -58,7 +59,7 @@ def allowed_imports(nb): return [o for o in imports(nb.exported) if not may_impo
 def no_later_lesson(nb):
     "No cell of a lesson uses a lesson that comes after it"
     found = re.findall(r'(?:from|import) +course_backprop\.(\w+)', '\n'.join(nb.code))
-    return [o for o in found if nb.number is not None and lesson_of.get(o, 0) > nb.number]
+    return [o for o in found if nb.number is not None and lesson_of.get(o, '') > nb.number]
 
 def small(nb): return [f'{nb.size} bytes'] if nb.size > 600_000 else []
 
@@ -98,7 +99,7 @@ def one_notebook_a_module(nbs, modules):
     exps = [e.replace('.', '/') + '.py' for o in nbs for e in o.exp]
     return {o for o in exps if exps.count(o) > 1} | set(exps) ^ set(modules)
 
-def one_name(nb): return nb.number is not None and nb.exp != [nb.name[3:].removesuffix('.ipynb')]
+def one_name(nb): return nb.number is not None and nb.exp != [number_and_module(nb.name)[1]]
 
 def test_one_notebook_a_module():
     package = root/'course_backprop'

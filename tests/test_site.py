@@ -10,6 +10,7 @@ import pytest
 if sys.version_info < (3, 11): pytest.skip('Python 3.10 has an older Sphinx', allow_module_level=True)
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
+from course_backprop.tools.lab import lessons
 from test_lab import flags, missing, plays
 
 root = Path(__file__).resolve().parent.parent
@@ -59,13 +60,13 @@ def wordless(pages): return [f'{name}: {o["src"]}' for name, page in pages.items
 def test_every_picture_has_words(pages): assert wordless(pages) == []
 
 def test_all_lessons_are_there(pages):
-    assert {o.stem + '.html' for o in (root/'nbs').glob('[0-9][0-9]_*.ipynb')} | {'index.html', 'reference.html', 'search.html'} <= {*pages}
+    assert {o.stem + '.html' for o in lessons(root/'nbs')} | {'index.html', 'reference.html', 'search.html'} <= {*pages}
 
 def test_plumbing_is_left_out(pages):
     assert [name for name, o in pages.items() if re.search(r'default_exp|#\| ?(export|hide)|nbdev_export\(', re.sub('<[^>]+>', '', o.text)) and name[:2].isdigit()] == []
 
 def test_downloads_are_learners_notebooks(site):
-    for o in site.glob('_sources/[0-9][0-9]_*.ipynb'): assert not re.search(r'default_exp|"#\| ?export', o.read_text(encoding='utf-8')), o
+    for o in lessons(site/'_sources'): assert not re.search(r'default_exp|"#\| ?export', o.read_text(encoding='utf-8')), o
 
 def test_the_checks_themselves(tmp_path):
     (tmp_path/'a.html').write_text('<h1 id=here>A</h1><a href="#here">1</a><a href="#gone">2</a><a href="b.html">3</a><a href="a.html#here">4</a><a href="https://a.org">5</a>'
@@ -161,7 +162,7 @@ def test_search_finds_transpose(reader):
 
 def test_films_roll(reader, address):
     "By mouse and by key; and every lesson that plays something has one"
-    for path in sorted((root/'nbs').glob('[0-9][0-9]_*.ipynb')):
+    for path in lessons(root/'nbs'):
         nb = json.loads(path.read_text(encoding='utf-8'))
         code = '\n'.join(''.join(c['source']) for c in nb['cells'] if c['cell_type'] == 'code')
         count = len(re.findall(r'(?<!def )\b(?:play|step_backward|pencil_network)\(', code))

@@ -3,10 +3,10 @@ import json, os, re, subprocess, sys
 from configparser import ConfigParser
 from pathlib import Path
 import pytest
-from course_backprop.tools.lab import learners
+from course_backprop.tools.lab import learners, lessons as lessons_in
 
 root = Path(__file__).resolve().parent.parent
-lessons = sorted((root/'nbs').glob('[0-9][0-9]_*.ipynb'))
+lessons = lessons_in(root/'nbs')
 modules = [m[1] for o in lessons for m in re.finditer(r'#\| default_exp (\S+)"', o.read_text(encoding='utf-8'))]
 
 class Env:

@@ -13,7 +13,7 @@ import ast, ctypes, dis, json, linecache, os, re, signal, sys, types
 from contextlib import suppress
 from pathlib import Path
 from .keep import understood
-from .lab import learners, lessons
+from .lab import learners, lessons, number_and_module
 
 # %% ../../nbs/tools/attempt.ipynb #f79e4c78
 class Unreadable(Exception): "Why a notebook can't be judged at all"
@@ -161,7 +161,7 @@ def look(data, lesson, names): # bytes of a notebook; file of the lesson; names 
         if isinstance(at, Cell): return state('could not be run', 'syntax', f'cell {at.number}, line {getattr(at.error, "lineno", "?")}', f'its cell is no Python: {at.error}')
         more = again(found, at)
         if at.cell.own: return state('not started', note='; '.join(more))
-        return state('', note='; '.join([*at.notes, *more, *remarks(found, at, own, lesson.stem[3:])]))
+        return state('', note='; '.join([*at.notes, *more, *remarks(found, at, own, number_and_module(lesson)[1])]))
     return {name: seen(name) for name in names}
 
 # %% ../../nbs/tools/attempt.ipynb #4487fb19

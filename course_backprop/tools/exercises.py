@@ -22,7 +22,7 @@ ROOMS = Path(course_backprop.__file__).parent/'exercises'
 def names(): # to a dict
     "Every task's name and the room it is in, in the order of the lessons"
     texts = {path.stem: path.read_text(encoding='utf-8') for path in ROOMS.glob('[!_]*.py')}
-    number = {stem: int(re.search(r'^LESSON = (\d+)', text, re.M)[1]) for stem, text in texts.items()}
+    number = {stem: re.search(r'^LESSON = \W?(\w+)', text, re.M)[1].zfill(2) for stem, text in texts.items()}         # 10 or '10b'
     return {name: stem for stem in sorted(texts, key=number.get) for name in re.findall(r"\b\w*(?:Exercise|Question)\('(\w+)'", texts[stem])}
 
 def room(stem): return import_module(f'course_backprop.exercises.{stem}')

@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from types import SimpleNamespace
 import course_backprop
 from .keep import read_whole
-from .lab import guarded, learners, lesson_tasks, lessons, lessons_dir, parser_of, say, why
+from .lab import guarded, learners, lesson_tasks, lessons, lessons_dir, number_and_module, parser_of, say, why
 
 # %% ../../nbs/tools/school.ipynb #a9f13dc4
 SECONDS, MEMORY, ANSWER = 120, 4 * 10**9, 10**6          # an attempt may take, with torch and all; bytes its processes may hold together; bytes of its answer
@@ -182,7 +182,7 @@ def table(head, rows, kind=''): # of anything
 def heading(lesson): # its stem
     "Its number and its title"
     from course_backprop.tools.exercises import room
-    return '<h2>Lesson {}: {}</h2>'.format(*map(html.escape, map(str, room(lesson[3:]).LESSON)))
+    return '<h2>Lesson {}: {}</h2>'.format(*map(html.escape, map(str, room(number_and_module(lesson)[1]).LESSON)))
 
 # %% ../../nbs/tools/school.ipynb #24d2247c
 def words(cause):
@@ -380,7 +380,7 @@ c.ExecutePreprocessor.timeout = 120
 # %% ../../nbs/tools/school.ipynb #bc553b7e
 def chosen(numbers): # of lessons, as text; none: all. To a list of files; ValueError names what isn't there
     "The lessons asked for"
-    found = {n: [o for o in lessons() if o.name.startswith(f'{int(n):02}_') or o.stem == n] if n.isdecimal() else [o for o in lessons() if o.stem == n or o.stem[3:] == n] for n in numbers}
+    found = {n: [o for o in lessons() if {n, n.lstrip('0') or '0'} & {o.stem, *number_and_module(o)}] for n in numbers}
     if bad := [n for n, o in found.items() if not o]: raise ValueError(f'there is no lesson {", ".join(bad)}: there are {", ".join(o.stem for o in lessons())}')
     return [*dict.fromkeys(o for os in found.values() for o in os)] or lessons()
 

@@ -46,7 +46,7 @@ def slides(nb): # a lesson. To a list of pairs: what is on a slide, and what is 
     found, heading, said, asked = [], '', [], ''
     for c in nb['cells']:
         source, text = ''.join(c['source']), c['cell_type'] == 'markdown'
-        if text and (m := re.match(r'(#+) +(.*)', source)): heading = f'{"#" if m[1] == "#" else "##"} {m[2]}'
+        for level, words in re.findall(r'^(#+) +(.*)', source, re.M) if text else (): heading = f'{"#" if level == "#" else "##"} {words}'         # the last one
         if text: said, asked = [*said, spoken(source)], re.sub(r'^#+ .*$', '', source, flags=re.M).strip()
         if 'slide' not in c['metadata'].get('tags', ()): continue
         if text: what = shown(source)
