@@ -77,7 +77,7 @@ def test_every_number_by_key(browser):
 def test_promise_beside_what_happens(browser):
     network = Network(browser)
     network.drag('w11', .5)
-    assert network.lines() == ['w⁽¹⁾₁₁ moved by 0.5', 'its gradient was 4: promised 4 · 0.5 = 2', 'the loss moved by 2.25']
+    assert network.lines() == ['w⁽¹⁾₁₁ moved by 0.5', 'its gradient was 8: promised 8 · 0.5 = 4', 'the loss moved by 4.25']
     network.press('w11', 'ArrowRight', .05)                                     # still the same hold
     assert network.lines()[0] == 'w⁽¹⁾₁₁ moved by 0.55'
     network.drag('w12', .2)                                                     # behind a gate that stays shut
