@@ -1206,7 +1206,9 @@ def astray(exercise, attempt): # `Exercise`; a wrong attempt
         return True
     odd = [p for part in s.parts for p in value_places(part) if not isinstance(p.parent, (ast.Assign, ast.Return)) and id(p.node) in mine and not any(alike(mine[id(p.node)][-1], v) for v in known.values())
            and not (isinstance(p.node, ast.Name) and isinstance(p.parent, ast.Tuple) and isinstance(p.stmt, ast.Return) and p.parent is p.stmt.value)]
+    spent = clock()
     for place, k in itertools.islice(((p, k) for p, k in itertools.product(sorted(odd, key=lambda p: len(text(p.node))), known) if may_be(p, k)), 200):
+        if spent() > exercise.patience/3: return None
         try:
             if not right_with(place, k): continue
             how = as_it_should_be(s, place, [mine_in(j)[id(place.node)] for j in range(len(s.cases))], [results(j)[k] for j in range(len(s.cases))])
