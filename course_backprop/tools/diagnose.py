@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CAUSES', 'FORMS', 'SPREADS', 'PARTS', 'FINDERS', 'UNKNOWN', 'GIVEN_AWAY', 'FOLD', 'COLORS', 'SMALL', 'Look', 'dense',
            'same', 'every', 'transpose', 'find_transposed', 'is_column', 'find_batch_sum', 'by_size', 'unstretched',
-           'find_stretched', 'find_rows', 'find_broadcast', 'ratio', 'spell', 'find_constant', 'find_size',
-           'find_other', 'find_summand', 'signs', 'find_where', 'find_spread', 'find_short', 'find_scaled',
+           'find_stretched', 'find_rows', 'find_broadcast', 'ratio', 'spell', 'find_constant', 'find_floor',
+           'find_size', 'find_other', 'find_summand', 'signs', 'find_where', 'find_spread', 'find_short', 'find_scaled',
            'find_uniform', 'find_no_upstream', 'find_before', 'find_part', 'find_wrong_gate', 'opened', 'find_dtype',
            'Suspect', 'kind', 'find_kind', 'gives', 'explain', 'Entries', 'entries', 'Verdict', 'code', 'diagnose',
            'jacobian', 'given_jacobian', 'find_paths', 'find_sum', 'Verdicts', 'runs', 'check_backward', 'judge_input']
@@ -175,6 +175,10 @@ def find_constant(looks):
     if abs(cs[0] + 1) < 2e-5: return 'sign', 'has the right size and the wrong sign, everywhere'
     if abs(cs[0] - 1) > 2e-5: return 'factor', f'is exactly {spell(cs[0])} times the true gradient, everywhere'
 
+def find_floor(looks):
+    "Rounded down"
+    if every(looks, lambda l: l.want.floor() if l.want.is_floating_point() else None): return 'swapped', 'is the true gradient rounded down to whole numbers: is there a `//` where `/` belongs?'
+
 FORMS = {'{}': lambda v: v, '1/{}': lambda v: 1/v, '{}/2': lambda v: v/2, '2/{}': lambda v: 2/v, '2·{}': lambda v: 2*v,
          '1/(2·{})': lambda v: 1/(2*v), '{}²': lambda v: v*v, '1/{}²': lambda v: 1/(v*v), '√{}': lambda v: v**.5, '1/√{}': lambda v: v**-.5}
 
@@ -339,7 +343,7 @@ class Suspect(NamedTuple):
     says: str   # the mistake in words: what is forgotten, and why it belongs there
     got: object # what it gives: a tensor, a list of one for each case, or a function, as its user says
 
-FINDERS = (find_transposed, find_dtype, find_constant, find_size, find_batch_sum, find_rows, find_short, find_stretched, find_other, find_no_upstream, find_before,
+FINDERS = (find_transposed, find_dtype, find_constant, find_size, find_floor, find_batch_sum, find_rows, find_short, find_stretched, find_other, find_no_upstream, find_before,
            find_part, find_wrong_gate, find_summand)
 
 UNKNOWN = 'unknown', 'is wrong, and none of the usual mistakes explains all cases'
