@@ -6,20 +6,20 @@
 __all__ = ['STEADY', 'WORKS', 'TABLE', 'PRODUCTS', 'NO_VALUES', 'COUNT', 'GONE', 'KEEP', 'MODULES', 'OPS', 'ALIKE', 'END', 'DIMS',
            'SUFFIX', 'TRIALS', 'FEW', 'COMPARED', 'DONE', 'VERBS', 'Part', 'parsed', 'has_while', 'inner', 'code_of',
            'does_the_same', 'tree_of', 'functions', 'helpers', 'source_of', 'Patience', 'rebuilt', 'Place', 'located',
-           'put', 'places', 'text', 'whole', 'dotted', 'owner', 'seen_values', 'value_places', 'seen_at', 'Scope',
-           'Row', 'pattern', 'rewrites', 'fits', 'within_comparison', 'is_value', 'is_bound', 'is_operand', 'loaded',
-           'match', 'fill', 'made', 'changed_node', 'sensible', 'in_shape', 'is_count', 'written', 'name_of',
+           'put', 'places', 'text', 'whole', 'as_parsed', 'dotted', 'owner', 'seen_values', 'value_places', 'seen_at',
+           'Scope', 'Row', 'pattern', 'rewrites', 'fits', 'within_comparison', 'is_value', 'is_bound', 'is_operand',
+           'loaded', 'match', 'fill', 'made', 'changed_node', 'sensible', 'in_shape', 'is_count', 'written', 'name_of',
            'is_method', 'less', 'missing_part', 'other_operator', 'other_brackets', 'products', 'meets', 'bare',
-           'other_reduction', 'other_function', 'other_arguments', 'other_index', 'other_call', 'other_unpacking',
-           'other_number', 'with_dtype', 'renamed', 'aimed', 'other_parameters', 'simple', 'other_block', 'thrown_away',
-           'in_turns', 'moved', 'one_more', 'registered', 'Edit', 'edits', 'idles', 'cancels', 'is_one', 'idle',
-           'applied', 'compiled', 'edited', 'nearness', 'grouped', 'together', 'Search', 'cause_of', 'Repair',
-           'all_of_them', 'capital', 'told', 'around', 'before_after', 'silent', 'repair', 'Results', 'as_it_should_be',
-           'astray', 'Heard', 'each', 'codes', 'Call', 'calls_of', 'call_order', 'in_letters', 'they_meet',
-           'misfit_shapes']
+           'other_reduction', 'other_function', 'other_arguments', 'other_index', 'other_bounds', 'other_layout',
+           'other_call', 'other_unpacking', 'other_number', 'with_dtype', 'renamed', 'aimed', 'other_parameters',
+           'simple', 'other_block', 'thrown_away', 'in_turns', 'moved', 'one_more', 'registered', 'Edit', 'edits',
+           'idles', 'cancels', 'is_one', 'idle', 'applied', 'compiled', 'edited', 'nearness', 'grouped', 'together',
+           'Search', 'cause_of', 'Repair', 'all_of_them', 'capital', 'told', 'around', 'before_after', 'silent',
+           'repair', 'Results', 'as_it_should_be', 'astray', 'Heard', 'each', 'codes', 'Call', 'calls_of', 'call_order',
+           'in_letters', 'they_meet', 'misfit_shapes']
 
 # %% ../../nbs/tools/repair.ipynb #d88fe821
-import ast, copy, dis, inspect, itertools, linecache, math, re, sys, types, warnings
+import ast, copy, dis, inspect, itertools, linecache, math, re, sys, traceback, types, warnings
 from contextlib import contextmanager
 from functools import lru_cache, partial, reduce
 from typing import NamedTuple
@@ -169,7 +169,15 @@ def text(o): # a node, or a list of statements
     if isinstance(o, (ast.For, ast.While, ast.With, ast.If)): return whole(o).split('\n')[0] + ' …'
     return whole(o)
 
-def whole(o): return re.sub(r' (\*\*|\*|//|/) ', r'\1', ast.unparse(o))
+def whole(o):
+    said = re.sub(r' (\*\*|\*|//|/) ', r'\1', ast.unparse(o))
+    for brackets, bare in (r'^((?:return|[^\n(]* =) )\((.*)\)$', r'\1\2'), (r'(\w\()\((.* for .*)\)\)', r'\1\2)'):         # brackets that nobody writes
+        if '(' in said and (less := re.sub(brackets, bare, said, flags=re.M)) != said and as_parsed(less) == as_parsed(said): said = less
+    return said
+
+def as_parsed(code): # to what it means; None if it isn't Python by itself
+    try: return ast.dump(ast.parse(code))
+    except SyntaxError: return None
 
 def dotted(node): # to 'a.b.c'; '' if it is anything else
     words = []
@@ -313,7 +321,11 @@ TABLE = [Row(*o) for o in (
     (2.5, 'swapped', 'A @ B → (A*B).sum()', '`{old}` is a product of matrices; asked for is the sum of the products, entry by entry: `{new}`'),
     (2, 'raised', 'zip(A, A[1:]) → zip(A[::2], A[1::2])', '`{old}` pairs each one with the next; two by two they are `{new}`'),
     (2, 'raised', 'I → zip(I[::2], I[1::2])', '`{old}` gives them one by one; two by two they are `{new}`'),
-    (2, 'swapped', 'A.reshape(B, C) → A.transpose(0, 1).reshape(B, C); A.view(B, C) → A.transpose(0, 1).reshape(B, C)', '`{old}` cuts the numbers as they lie in memory, the first dimension first: exchange the dimensions before, `{new}`'),
+    (2, 'factor', 'A/B → A//B', 'a whole number is wanted, and `/` never gives one: `{new}`'),
+    (2, 'shape', 'F.one_hot(A) → F.one_hot(A, X.shape[1]); F.one_hot(A) → F.one_hot(A, len(L)); F.one_hot(A).float() → F.one_hot(A, X.shape[1]).float()', 'by itself `one_hot` makes as many columns as the largest index asks for; say how many there are: `{new}`'),
+    (2, 'missing', 'W → W*K', '`{old}` counts steps, and each is `{K}` long: `{new}`'),
+    (2, 'swapped', 'I → reversed(I); I → reversed([*I])', 'the loop has to go from the last to the first: `{new}`'),
+    (2, 'factor', 'enumerate(A) → enumerate(A, 1)', '`enumerate` counts from 0, and from 1 is meant: `{new}`'),
     (2, 'factor', 'F(A)/B → F(A/B); A/F(B) → F(A/B)', '`{F}` is of the whole fraction: `{new}`'),
     (2, 'factor', 'len(A) → A.numel(); A.shape[0] → A.numel(); A.size(0) → A.numel()', '`{old}` counts the rows, and all numbers are meant: `{new}`'),
     (2, 'factor', 'A.shape[1] → A.shape[0]; A.size(1) → A.size(0); A.shape[-1] → A.shape[0]', '`{old}` is the number of columns, and the rows are meant: `{new}`'),
@@ -454,6 +466,9 @@ def sensible(how, place, new, words, scope):
     if how.startswith(('S → 2*', 'S → S/', 'S → S*', 'S → -S')) and within_comparison(place): return False       # a factor there is seldom meant
     if how in ('S → 2*S', 'S → S/2'): return not is_count(place.node) and text(place.node) not in scope.whole        # nobody forgets the 2 of a number of samples
     if how.startswith('B - A'): return not isinstance(words['B'], ast.Constant)                 # 1 - p is seldom meant to be p - 1
+    if how == 'T = A → T += A': return 'zeros' not in text(words['A'])                       # nobody adds zeros
+    if how == 'W → W*K': return text(words['K']) in scope.given and any(isinstance(k, ast.For) and isinstance(k.target, ast.Name) and k.target.id == text(words['W']) for k in place.above)
+    if how.startswith('A/B → A//B'): return all(isinstance(scope.at.get(id(words[k])), int) for k in 'AB')
     if how == 'T = A → T.copy_(A)': return not isinstance(words['T'], ast.Subscript)            # a list keeps what is put into it
     if how.startswith('S → S/K'): return not any(isinstance(o, ast.BinOp) and isinstance(o.op, ast.Mult) and text(words['K']) in (text(o.left), text(o.right)) for o in place.above)
     if how.startswith('A*(B'): return isinstance(scope.at.get(id(words['A'])), (int, float))    # a number alone is seldom meant for one of two terms
@@ -607,11 +622,12 @@ def other_function(place, scope):
 def other_arguments(place, scope):
     "Two arguments exchanged, or one left out"
     o = place.node
-    if not isinstance(o, ast.Call) or name_of(o) in ('einsum', 'zip'): return         # it would only change names
+    if not isinstance(o, ast.Call) or name_of(o) == 'einsum': return         # it would only change names
     if dotted(o.func) == 'range': # where a loop begins, and where it ends
         for many in [o.args[1:]]*(len(o.args) == 2): yield changed_node(o, args=many), dict(more='the loop begins too late', cause='missing')
-        for end in o.args[:1]:
-            for by, says in (('A + 1', 'the loop ends too early'), ('A - 1', 'the loop goes on too long')): yield changed_node(o, args=[made(by, A=end)]), dict(more=says, cause='missing')
+        k = len(o.args) > 1                                                   # which of them is the end
+        for by, says in (('A + 1', 'the loop ends too early'), ('A - 1', 'the loop goes on too long')) if o.args else ():
+            yield changed_node(o, args=o.args[:k] + [made(by, A=o.args[k])] + o.args[k+1:]), dict(more=says, cause='missing')
         return
     for j, k in itertools.combinations(range(len(o.args)), 2):
         many = list(o.args)
@@ -636,6 +652,37 @@ def other_index(place, scope):
         if new := END.get(text(i)): yield indexed(*many[:k], ast.parse(f'a[{new}]').body[0].value.slice, *many[k+1:]), dict(more=f'`{text(i)}` takes the wrong end')
 
 END = {'0': '-1', '-1': '0', '1:': ':-1', ':-1': '1:'}
+
+def other_bounds(place, scope):
+    "A slice with another end, or one that stands elsewhere, too"
+    o = place.node
+    if not isinstance(o, ast.Slice): return
+    def by(end, k): return pattern(str(int(text(end)) + k)) if re.fullmatch(r'-?\d+', text(end)) else made('A + 1' if k > 0 else 'A - 1', A=end)
+    low, up = o.lower, o.upper
+    if low and isinstance(up, ast.BinOp) and isinstance(up.op, ast.Add) and text(up.left) != text(low):
+        for ends in dict(upper=changed_node(up, left=low)), dict(lower=up.left): yield changed_node(o, **ends), dict(more=f'begins at `{text(low)}`, and its end is counted from `{text(up.left)}`')
+    if low and up: yield changed_node(o, lower=up, upper=low), dict(more='begins where it should end')
+    for field, end, early, late in ('lower', low, 'begins too early', 'begins too late'), ('upper', up, 'ends too early', 'ends too late'):
+        if not end: continue
+        for k, says in ((1, early), (-1, late)):
+            if text(new := by(end, k)) != '0': yield changed_node(o, **{field: new}), dict(more=says)
+        yield changed_node(o, **{field: None}), dict(more=late if end is low else early)
+    for k in {text(k): k for k in ast.walk(place.part.tree) if isinstance(k, ast.Slice) and k.lower and k.upper and text(k) != text(o)}.values(): yield k, dict(more='is not the part that is meant')
+
+def other_layout(place, scope):
+    "Dimensions exchanged before the numbers are laid out anew, or in the place of that; or put in another order"
+    o, name = place.node, name_of(place.node) if isinstance(place.node, ast.Call) and is_method(place.node) else ''
+    if name not in ('reshape', 'view', 'view_as', 'flatten', 'permute', 'transpose') or not isinstance(old := scope.at.get(id(o.func.value)), Tensor): return
+    new, first = scope.at.get(id(o)), o.func.value
+    if name in ('permute', 'transpose'):
+        for order in itertools.permutations(range(old.ndim)) if 2 < old.ndim < 5 else ():
+            if isinstance(new, Tensor) and old.permute(order).stride() != new.stride() and (scope.odd or old.permute(order).shape == new.shape or isinstance(place.parent, ast.Attribute)): yield made(f'A.permute{order}', A=first), dict(more='the dimensions have to come in another order')
+        return
+    if isinstance(first, ast.Call) and name_of(first) in ('permute', 'transpose', 't'): return                # that one is in another order
+    for j, k in itertools.combinations(range(old.ndim), 2):
+        turned = made(f'A.transpose({j}, {k})', A=first)
+        if isinstance(new, Tensor) and old.transpose(j, k).shape == new.shape: yield turned, dict(more=f'`{text(o)}` keeps the numbers in their order and exchanges nothing')
+        yield changed_node(o, func=changed_node(o.func, value=turned, attr=name.replace('view', 'reshape'))), dict(more=f'`{text(o)}` cuts the numbers as they lie in memory, the first dimension first: exchange the dimensions before')
 
 def other_call(place, scope):
     "A function, or a method, that is called elsewhere, around a name"
@@ -750,7 +797,7 @@ def moved(place, scope):
     many = place.node if isinstance(place.node, list) else []
     for j, k in itertools.permutations(range(len(many)), 2):
         rest, o = many[:j] + many[j+1:], text(many[j])
-        if not simple(many[j]) or j == k + 1: continue                       # that is the exchange of two neighbours, once more
+        if not simple(many[j]) or j == k + 1 and simple(many[k]): continue                       # that is the exchange of two neighbours, once more
         yield rest[:k] + [many[j]] + rest[k:], dict(more=f'`{o}` comes too early: it belongs after `{text(many[k])}`' if k > j else f'`{o}` comes too late: it belongs before `{text(many[k])}`', line=many[j].lineno)
 
 def one_more(place, scope):
@@ -779,6 +826,8 @@ TABLE += [Row(*o) for o in (
     (2, 'shape', other_reduction, '{more}: `{new}`'),
     (2, 'swapped', other_arguments, '{more}: `{new}`'),
     (2, 'swapped', other_index, '{more}: `{new}`'),
+    (2, 'missing', other_bounds, '`{old}` {more}: `{new}`'),
+    (2, 'swapped', other_layout, '{more}: `{new}`'),
     (2, 'swapped', other_unpacking, '{more}'),
     (2, 'swapped', other_operator, WORKS),
     (2, 'missing', one_more, '{more}'),
@@ -899,6 +948,8 @@ def together(edits):
     single = [e for e in edits if not isinstance(e.place.node, (list, ast.arguments)) and e.row.how is not other_number]       # two equal numbers are seldom one mistake
     for same in grouped(single, lambda e: (e.place.part.name, id(e.row), e.row.rank == 1 or old(e.place.node))).values():
         if len({id(e.place.node) for e in same}) > 1: yield from grouped(same, lambda e: e.row.rank == 1 or text(e.new)).values()
+    for same in grouped((e for e in single if {'more', 'gone'} & {*e.words}), lambda e: (e.place.part.name, id(e.row), text(e.words.get('more')), e.words.get('gone'))).values():
+        if len({id(e.place.node) for e in same}) == len(same) == len({old(e.place.node) for e in same}) > 1: yield same      # on two lines, said in the same words
     for same in grouped(single, lambda e: (id(e.row), id(e.place.stmt), tuple(sorted((k, text(v)) for k, v in e.words.items() if k in 'DGHJKLQUX' and isinstance(v, ast.AST))), e.row.how == 'P → Q' and old(e.place.node))).values():
         if len({id(e.place.node) for e in same}) == len(same) > 1 and isinstance(same[0].row.how, str) and '→ Q' not in same[0].row.how.replace('P → Q', ''): yield same
     for alike in grouped(single, lambda e: (id(e.row), SUFFIX.sub(r'\1', old(e.place.node)))).values():
@@ -915,7 +966,7 @@ class Search:
     def __init__(self, exercise, attempt, trials=TRIALS):
         self.exercise, self.attempt, self.trials, self.cases, self.parts = exercise, attempt, trials, exercise.all_cases(), source_of(attempt)
         self.tried, self.spent, self.found, self.near, self.known, self.codes, self.start = 0, 0., [], [], {}, set(), [-1.]
-        self.raises = self.changes = False
+        self.raises, self.changes, self.lines = False, False, set()                     # and the lines in which it ended in an error
         if self.parts: self.look()
 
     def wrong_in(self, attempt, case, seed=None):
@@ -930,7 +981,9 @@ class Search:
             try:
                 bad, run = self.wrong_in(self.attempt, case)
                 got[k], self.changes = run.got, self.changes or bool(run.changed)
-            except (Exception, SystemExit): bad, self.raises = set(case.want), True
+            except (Exception, SystemExit) as e:
+                bad, self.raises = set(case.want), True
+                self.lines |= {f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename in {p.function.__code__.co_filename for p in self.parts}}
             self.bad.append(bad)
         names = list(dict.fromkeys(k for c in self.cases for k in c.want))
         first = next((k for k in names if any(k in bad for bad in self.bad)), names[-1])
@@ -992,7 +1045,10 @@ class Search:
         def within(a, b): return isinstance(b, ast.AST) and any(a is o for o in ast.walk(b))
         def nested(): return any(within(a.new, b.new) or within(a.new, b.place.node) or within(b.place.node, a.new) for a, b in itertools.permutations(changes, 2))
         if wrong is not None and len(changes) > 1 and not nested():         # none that is not needed
-            fewer = next((o for k in range(len(changes)) if self.still_wrong(edited(self.attempt, compiled(*(o := changes[:k] + changes[k+1:])))) == wrong), None)
+            def enough(some): # without the others it may end in an error
+                try: return self.still_wrong(edited(self.attempt, compiled(*some))) == wrong
+                except (Exception, SystemExit): return False
+            fewer = next((o for k in range(len(changes)) if enough(o := changes[:k] + changes[k+1:])), None)
             if fewer: return self.trial(fewer)
         if wrong is None:
             self.near.append((sum(near), changes))
@@ -1040,7 +1096,7 @@ class Search:
 
     def near_by(self, stmt):
         "Does a statement set what is wrong, or what is used there? All of a helper counts"
-        if stmt not in self.known: self.known[stmt] = 1.5*self.sets(stmt, self.targets) or self.sets(stmt, self.used) or any(stmt is o for p in self.parts if p.name.endswith('()') for o in ast.walk(p.tree))
+        if stmt not in self.known: self.known[stmt] = 1.5*(self.sets(stmt, self.targets) or simple(stmt) and not self.lines.isdisjoint(range(stmt.lineno, stmt.end_lineno + 1))) or self.sets(stmt, self.used) or any(stmt is o for p in self.parts if p.name.endswith('()') for o in ast.walk(p.tree))
         return self.known[stmt]
 
     def nearest(self, place): # a block is as near as the nearest of its statements; what is given to nothing is near
@@ -1119,6 +1175,7 @@ def told(changes):
     if len(said) > 1 and all(e.row is changes[0].row for e in changes):
         others = ', '.join(f'`{text(e.words["T"])}`' for e in changes[1:] if 'T' in e.words and text(e.words['T']) != text(changes[0].words['T']))
         lines, once = sorted({str(line) for line, _ in said}, key=int), len({words for _, words in said}) == 1
+        if not others and len({id(e.place.stmt) for e in changes}) > 1: others = ', '.join(dict.fromkeys(f'`{text(e.new)}`' for e in changes[1:]))
         return f'Line{"s" if lines[1:] else ""} {" and ".join([", ".join(lines[:-1]), lines[-1]] if lines[1:] else lines)}: {said[0][1]}{", each time" if once and all_of_them(changes) else f"; likewise {others}" if others else f"; in all `{before_after(changes)[1].splitlines()[0]}`"}'
     return capital('; and '.join(f'line {line}: {words}' for line, words in said))
 
@@ -1133,9 +1190,16 @@ def before_after(changes):
     "The statements that edits are in, before and after all of them"
     blocks = [e for e in changes if isinstance(e.place.node, (list, ast.arguments))][:1]                   # a block shows what is in it
     shown = [around(e.place) for e in blocks or {id(e.place.stmt): e for e in changes}.values()]
-    def now(): return '\n'.join(f() for f in shown)
+    def now(): return '\n'.join(f() for f in shown).split('\n')
     before = now()
-    with applied(*changes): return before, now()
+    with applied(*changes): after = now()
+    if blocks: # and only where it changes, with a line before and behind, and the head of a loop
+        same = [k for k, (a, b) in enumerate(zip(before + [0], after + [1])) if a != b][0], [k for k, (a, b) in enumerate(zip(before[::-1] + [0], after[::-1] + [1])) if a != b][0]
+        start, end = (max(k - 1, 0) for k in same)
+        above = blocks[0].place.parent
+        head = [text(above).removesuffix(' …')] if isinstance(above, (ast.For, ast.While, ast.If, ast.With)) and blocks[0].place.field == 'body' else []
+        before, after = (head + ['    '*len(head) + o for o in ['…']*(start > 0) + lines[start:len(lines) - end] + ['…']*(end > 0)] for lines in (before, after))
+    return '\n'.join(before), '\n'.join(after)
 
 @contextmanager
 def silent():
