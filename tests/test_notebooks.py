@@ -71,6 +71,10 @@ def clean_outputs(nb):
         text = re.sub(r'data:[^"\')\s]*', '', '\n'.join(map(''.join, texts)))
         yield from re.findall(r'(?<![\w.:/<)\]])/[A-Za-z][\w.-]*/[\w.-]+|\b[A-Z]:\\\w+', text)
 
+def no_redrawn_lines(nb):
+    "No line in a saved output that was drawn over, as a progress bar's is at each step: the last one is enough"
+    return [t for o in nb.outputs for t in o.get('text', []) if '\r' in t]
+
 def no_widgets(nb):
     "No widget in a saved output, and none's state beside the cells: nothing could move it there"
     return [k for o in nb.outputs for k in o.get('data', {}) if 'widget' in k] + [k for k in nb.metadata if k == 'widgets']
@@ -86,7 +90,7 @@ def exports_last(nb):
     last = nb.code[-1] if nb.code else ''
     return [] if last.startswith('#| hide\n') and last.endswith(last_lines.format('../'*nb.depth)) else [last]
 
-rules = [directives_first, allowed_imports, no_later_lesson, small, clean_outputs, no_widgets, has_outputs, exports_last]
+rules = [directives_first, allowed_imports, no_later_lesson, small, clean_outputs, no_redrawn_lines, no_widgets, has_outputs, exports_last]
 
 @pytest.mark.parametrize('rule', rules, ids=lambda o: o.__name__)
 @pytest.mark.parametrize('nb', notebooks, ids=lambda o: o.name)
@@ -142,6 +146,7 @@ def html(s): return [dict(output_type='display_data', data={'text/html': s})]
     (clean_outputs, made_up('x', outputs=text("saved in '/home/ada/course'"))),
     (clean_outputs, made_up('x', outputs=text('C:\\Users\\ada'))),
     (clean_outputs, made_up('x', outputs=html('<td>/opt/course/data</td>'))),
+    (no_redrawn_lines, made_up('x', outputs=text(['\repoch 0/3', '\repoch 3/3', '\n']))),
     (no_widgets, made_up('x', outputs=[dict(output_type='display_data', data={'application/vnd.jupyter.widget-view+json': {}})])),
     (no_widgets, made_up('x', widgets={})),
     (has_outputs, made_up('x')),
