@@ -130,7 +130,7 @@ def find_rows(looks):
     if not odd or not all(l.got.ndim and l.want.ndim for l in odd): return
     for part, says in ((lambda l: l.want[-len(l.got):], 'last of its rows: is all of it made anew in each turn of a loop?'), (lambda l: l.want[:len(l.got)], 'first of its rows: does a loop, or a slice, end too early?'),
                        (lambda l: l.want[-1], 'last row, without the others: is all of it made anew in each turn of a loop?'), (lambda l: l.want[0], 'first row, without the others')):
-        if every(odd, part): return 'missing', f'has only the {says}'
+        if any(len(l.want) > 1 for l in odd) and every(odd, part): return 'missing', f'has only the {says}'
     if all(l.got.ndim == 2 for l in odd) and every([l._replace(got=l.got.diagonal()) for l in odd], lambda l: l.want):
         return 'shape', f'has shape {tuple(min(odd, key=by_size).got.shape)}, and what is asked for stands on its diagonal: a product of matrices pairs each with every other; here each meets its own, `*`, and then comes the sum'
 

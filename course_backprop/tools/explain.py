@@ -258,8 +258,9 @@ def pattern(cases, bad): # all that have the tensor; numbers of those that are w
     for a, b in ((a, b) for a in cases[0].sizes for b in cases[0].sizes if a != b and min(len(right), len(bad)) > 3 and all(len({case.sizes.get(o) for case in cases}) > 2 for o in (a, b))):
         if {k for k, case in enumerate(cases) if case.sizes.get(a, 0) > case.sizes.get(b, 0)} == set(bad): return f'is right where {a} is not larger than {b}, and only there'
     if least > most: return few_samples(least, most)
-    for a in cases[0].sizes:
-        if right and {case.sizes.get(a) == 1 for case in (cases[k] for k in right)} == {True} and not any(cases[k].sizes.get(a) == 1 for k in bad): return f'is right where {a} = 1, and only there'
+    def of(case): return case.sizes | {k: v for k, v in case.args.items() if type(v) is int}
+    ones = [f'{a} = 1' for a in of(cases[0]) if right and all((of(case).get(a) == 1) == (k in right) for k, case in enumerate(cases))]
+    if ones: return f'is right where {ones[0]}, and only there' if len(ones) == 1 else f'is right in the cases with {" and ".join(ones)}, and in no other'
     for a in cases[0].sizes:
         of = [case.sizes.get(a, 0) for case in cases]
         least = min(of[k] for k in bad)
@@ -344,7 +345,7 @@ def halted(exercise, attempt): # one that ends in an error in some case
         if len(fits) == 1: return 'suspect', capital(sentence(*fits))
     if len(looks) > 1 and (found := explain([*looks.values()])) != UNKNOWN: return 'relation', f'Where it comes through, in {len(through)} of {len(cases)} cases: {in_words(exercise, name, found[1])}'
     rule = '' if name or not through or len({case.family for case in cases}) > 1 else pattern(cases, [k for k in did if k not in through])
-    return ('', '') if not rule or rule.startswith('is right in ') else ('relation', f'It {sentence(rule)}')
+    return ('relation', f'It {sentence(rule)}') if rule.startswith('is right for ') else ('', '')
 
 # %% ../../nbs/tools/explain.ipynb #b435cad8
 def altered(case, names, f): # names of tensors, of their `.g` or of numbers; function of one of them
@@ -425,6 +426,9 @@ def why(exercise, attempt, runs, found, seeded): # runs from NaN and their rows;
     cause, says, voice, fix = speak(exercise, attempt, name, [o[k] for o in (runs, again, third) for k in these], raw, seen, seeded, these, order)
     if cause == 'missing' and not fix: says = '\n'.join(filter(None, (sentence(says), nothing_back(exercise, attempt, seen_in := exercise.all_cases()[bad[0]]) or other_thing(exercise, attempt, seen_in, name))))
     if not fix and voice != 'suspect' and (odd := outsider(attempt)): says = f'{sentence(says)}\n{odd}'
+    kind, parts = exercise.all_cases()[these[0]].family, source_of(attempt)
+    if any(case.family != kind for case in exercise.all_cases()): says = re.sub(r'in every case\b(?! with)', f'in every case with {kind}', says)
+    if parts and not any(isinstance(o, (ast.For, ast.While, ast.comprehension)) for p in parts for o in ast.walk(p.tree)): says = re.sub(r': (is|does) [^?:]*\bloop\b[^?:]*\?', '', says)
     if (cause, says) == UNKNOWN: says = pattern([exercise.all_cases()[k] for k in these], [these.index(k) for k in bad]) or says
     cases, named = exercise.all_cases(), re.search(r'wrong (?:for|from) (\w+) = ([\d,]+)', says)
     if named: shown = [k for k in bad if cases[k].sizes.get(named[1]) == int(named[2].replace(',', ''))]

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from .compare import compare
-from .diagnose import UNKNOWN, Look, explain, find_spread, find_where
+from .diagnose import UNKNOWN, Look, explain, find_spread, find_where, same
 from .run import Watch, clock, quick, quiet, run_case, tensors, within, without_old
 
 # %% ../../nbs/tools/repair.ipynb #a073127c
@@ -580,7 +580,12 @@ def products(kind, place, scope):
     for A, B in (pair for a, b in itertools.product(*others) for pair in ((a, b), (b, a))):
         for how in ('A @ B', 'A @ B.t()', 'A.t() @ B', 'A.t() @ B.t()'):
             new = made(how, A=A, B=B)
-            if text(new).replace('.g', '') != text(o).replace('.g', '') and meets(how, *(scope.at.get(id(k), scope.value(dotted(k))) for k in (A, B)), None if scope.odd else old): yield new, {}
+            a, b = (scope.at.get(id(k), scope.value(dotted(k))) for k in (A, B))
+            if text(new).replace('.g', '') == text(o).replace('.g', '') or not meets(how, a, b, None if scope.odd else old): continue
+            wrong = next(((k, n) for k in sides for n in (A, B) if k is not n and text(k) in (f'{text(n)}.g', text(n).removesuffix('.g'))), None)
+            def turned(): return all(isinstance(t, Tensor) and t.ndim == 2 for t in (old, a, b)) and same((a.t() if 'A.t' in how else a) @ (b.t() if 'B.t' in how else b), old.t())
+            if wrong: yield new, dict(more=f'`{text(wrong[0])}` stands where `{text(wrong[1])}` belongs', cause='swapped')
+            else: yield new, dict(more=f'`{text(o)}` comes out transposed' if turned() else f'in `{text(o)}` the wrong indices meet: turn a factor, or exchange the two')
 
 def meets(how, a, b, old): # as in `products`; what stood there, if that is known
     "Do two matrices meet in a product? True if that isn't known"
@@ -681,7 +686,7 @@ def other_layout(place, scope):
     if isinstance(first, ast.Call) and name_of(first) in ('permute', 'transpose', 't'): return                # that one is in another order
     for j, k in itertools.combinations(range(old.ndim), 2):
         turned = made(f'A.transpose({j}, {k})', A=first)
-        if isinstance(new, Tensor) and old.transpose(j, k).shape == new.shape: yield turned, dict(more=f'`{text(o)}` keeps the numbers in their order and exchanges nothing')
+        if isinstance(new, Tensor) and old.transpose(j, k).shape == new.shape: yield turned, dict(more=f'`{text(o)}` keeps the numbers in their order and exchanges nothing', cause='transposed')
         yield changed_node(o, func=changed_node(o.func, value=turned, attr=name.replace('view', 'reshape'))), dict(more=f'`{text(o)}` cuts the numbers as they lie in memory, the first dimension first: exchange the dimensions before')
 
 def other_call(place, scope):
@@ -822,7 +827,7 @@ TABLE += [Row(*o) for o in (
     (1, 'missing', renamed, '`{old}` is not where gradients are kept in this course; `{new}` is'),
     (1.5, 'swapped', less, 'without `{gone}`: `{new}`'),
     (1.5, 'swapped', other_brackets, '{more}: `{new}`'),
-    (2, 'transposed', partial(products, ast.MatMult), 'in `{old}` the wrong indices meet: turn a factor, or exchange the two: `{new}`'),
+    (2, 'transposed', partial(products, ast.MatMult), '{more}: `{new}`'),
     (2, 'shape', other_reduction, '{more}: `{new}`'),
     (2, 'swapped', other_arguments, '{more}: `{new}`'),
     (2, 'swapped', other_index, '{more}: `{new}`'),
@@ -965,7 +970,7 @@ class Search:
     "What is known of a wrong attempt, and of the edits that were tried"
     def __init__(self, exercise, attempt, trials=TRIALS):
         self.exercise, self.attempt, self.trials, self.cases, self.parts = exercise, attempt, trials, exercise.all_cases(), source_of(attempt)
-        self.tried, self.spent, self.found, self.near, self.known, self.codes, self.start = 0, 0., [], [], {}, set(), [-1.]
+        self.tried, self.spent, self.found, self.near, self.known, self.codes = 0, 0., [], [], {}, set()
         self.raises, self.changes, self.lines = False, False, set()                     # and the lines in which it ended in an error
         if self.parts: self.look()
 
@@ -998,7 +1003,7 @@ class Search:
         self.misshapen = bool(seen) and all(g.shape != w.shape and g.shape != w.shape[::-1] for g, w in seen)
         self.nothing = all(g.get(first) is None for k, g in got.items() if first in self.bad[k])
         self.all_nan = bool(seen) and all(g.is_floating_point() and g.isnan().all() for g, w in seen)
-        self.start = self.near_to(self.attempt)
+        self.start = sum(self.near_to(self.attempt))
 
     def near_to(self, attempt):
         "How near an attempt comes, on each probe"
@@ -1006,8 +1011,7 @@ class Search:
             try: got = quiet(1, lambda: quick(self.exercise, attempt, case))
             except (Exception, SystemExit): return 0.
             return min(nearness(got.get(k), case.want[k], self.exercise.tol) for k in self.goal if k in case.want)
-        near = [on(case) for case in self.probes[:1]]
-        return near + [on(case) if near[0] == 1 or near[0] > self.start[0] else 0. for case in self.probes[1:]]       # no second look where the first shows it to be no better
+        return [on(case) for case in self.probes]
 
     def still_wrong(self, attempt):
         "Names of what is wrong in some case; None if that is more than it should be"
@@ -1024,7 +1028,8 @@ class Search:
 
     def ends_error(self, attempt, e):
         "Does it come to its end in every case, and is what the edited statement sets right?"
-        names = [k for k in self.goal if isinstance(e.new, ast.expr) and self.sets(e.place.stmt, {k})]
+        inside = next(o for o in reversed(e.place.above) if isinstance(o, (ast.FunctionDef, ast.Lambda)))
+        names = [k for k in self.goal if isinstance(e.new, ast.expr) and self.sets(e.place.stmt, {k}) and (k != 'result' or inside is e.place.part.tree and '()' not in e.place.part.name)]      # what a helper gives back is no result
         def right(case):
             now, run = self.wrong_in(attempt, case)
             return not now & {*names} and not run.changed
@@ -1129,7 +1134,7 @@ class Search:
 
     def pairs(self, most=8):
         "Two edits, of which the first brings it nearer"
-        likely = sorted((o for o in self.near if len(o[1]) == 1 and o[0] > sum(self.start) + .01), key=lambda o: (-round(o[0], 1), o[1][0].row.rank))
+        likely = sorted((o for o in self.near if len(o[1]) == 1 and o[0] > self.start + .01), key=lambda o: (-round(o[0], 1), o[1][0].row.rank))
         old = {id(o) for p in self.parts for o in ast.walk(p.tree)}
         for _, (e,) in likely[:most]:
             with applied(e): more = [o for o in edits([p for part in self.parts for p in places(part)], self.scopes, 3) if (self.raises or o.row.cause != 'raised') and not idles(o)]
