@@ -242,13 +242,14 @@ TASKS += [Exercise('kaiming_std', 'kaiming_std(n_in)', std_cases, run=number, as
     hints=('A sum of n_in products has n_in times the mean square of one product, and ReLU leaves half of that. By what must each weight shrink?',
            'On paper: four inputs of size 1, weights of size s. The sum has the mean square 4s², and ReLU leaves half of it. For which s is that 1?',
            'The mean square of a weight is 2/n_in, and its size is the square root of that.'),
-    suspects=[('factor', why, wrong) for why, wrong in (
+    suspects=[('factor', 'that is half of the mean square 2/n_in, where its *root* is asked for. A power needs brackets, `x**(1/2)`: `x**1/2` is half of x', lambda n_in: 1/n_in, '**1/2')] + [
+        ('factor', why, wrong) for why, wrong in (
     ('that is the mean square of a weight; its size is the square root', lambda n_in: 2/n_in),
     ('that keeps the mean square *before* ReLU, which then takes half of it', lambda n_in: (1/n_in)**.5),
     ('ReLU takes half of the mean square: the weights have to make up for that beforehand, not take half once more', lambda n_in: (.5/n_in)**.5),
     ('this grows with n_in. The more products a sum has, the *smaller* each weight has to be', lambda n_in: n_in**.5),
         ('this grows with n_in. The more products a sum has, the *smaller* each weight has to be', lambda n_in: float(n_in)),
-    ('that is half of the mean square 2/n_in, where its *root* is asked for. A power needs brackets, `x**(1/2)`: `x**1/2` is half of x', lambda n_in: 1/n_in),
+    ('that is half of the mean square 2/n_in, where its *root* is asked for', lambda n_in: 1/n_in),
     ('the mean square of the sum grows like n_in, so its size like the root of n_in: by that a weight has to shrink, not by n_in', lambda n_in: 2**.5/n_in),
     ('that is how far numbers may reach that are drawn evenly. Their standard deviation is smaller, by the root of 3', lambda n_in: (6/n_in)**.5),
     ('the root of 2 has more digits than that: `2**.5`', lambda n_in: 1.41/n_in**.5),

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LESSON', 'TASKS', 'SLICED', 'SEED', 'UNSEEN', 'CLIPS', 'SLIPS', 'slice_cases', 'in_slices', 'times_slices',
-           'backwards', 'last_put', 'first_put', 'passes_cases', 'both_passes', 'Counts', 'Mix', 'Bend', 'Drop',
-           'seeded', 'make_layers', 'recompute_cases', 'run_again', 'big_depth', 'again', 'made_wrong', 'unscaled',
-           'scale_cases', 'run_list', 'instead', 'but']
+           'all_rows', 'backwards', 'last_put', 'first_put', 'passes_cases', 'both_passes', 'Counts', 'Mix', 'Bend',
+           'Drop', 'seeded', 'make_layers', 'recompute_cases', 'run_again', 'big_depth', 'again', 'made_wrong',
+           'unscaled', 'scale_cases', 'run_list', 'instead', 'but']
 
 # %% ../../nbs/exercises/lean.ipynb #570ed845
 import torch
@@ -78,10 +78,12 @@ Question('clipped_first', 1/1024, 'The scaled gradient has norm 512, is clipped 
 
 # %% ../../nbs/exercises/lean.ipynb #d2a7068b
 def slice_cases():
-    for k, (n, i, o, randn) in enumerate(list(hostile_cases())[1::6]):
-        n = n + 5*(k % 2)
+    many = list(hostile_cases())
+    for j, more, size in (1, 0, 2), (7, 5, 3), (13, 0, 1), (19, 5, 30), (25, 0, 2), (17, 0, 2), (4, 0, 5), (14, 0, 4), (24, 0, 6):        # number of the case, more samples
+        n, i, o, randn = many[j]
+        n += more
         yield gradient_case(lambda inp, w, b, size: lin(inp, w, b), dict(inp=randn(n, i), w=randn(i, o), b=randn(o)), ['inp', 'w', 'b'], randn,
-                            dict(n=n, i=i, o=o, size=(2, 3, 1, 3*n)[k % 4]), size=(2, 3, 1, 3*n)[k % 4])
+                            dict(n=n, i=i, o=o, size=size), size=size)
 
 def in_slices(starts=lambda n, size: range(0, n, size), take=lambda k, size: slice(k, k + size), more=lambda old, new: old + new, share=lambda x, g, n: x.t() @ g,
               bias=lambda g, n: g.sum(0), put=None, fresh=torch.zeros_like, up=lambda g, rows: g[rows], end=lambda inp, size: None):
@@ -103,6 +105,10 @@ def times_slices(*which, by=lambda slices: slices): # 'x', 'w' and 'b'
         in_slices()(inp, out, w, b, size)
         for t, name in ((inp, 'x'), (w, 'w'), (b, 'b')):
             if name in which: t.g = t.g*by(-(-len(inp)//size))
+    return attempt
+
+def all_rows(of_g): # of out.g, or of inp, in each share of w.g
+    def attempt(inp, out, w, b, size): in_slices(share=lambda x, g, n: x.t() @ out.g if of_g else inp.t() @ g)(inp, out, w, b, size)
     return attempt
 
 def backwards(inp, size): inp.g = torch.cat(inp.g.split(size)[::-1])
@@ -143,6 +149,8 @@ TASKS += [Exercise('sliced_lin_grad', 'sliced_lin_grad(inp, out, w, b, size)', s
     *[('mean-for-sum', 'over the slices it is a sum, not a mean: `out.g` has all factors in it already',
         times_slices(*which, by=lambda slices: 1/slices)) for which in ('wb', 'xwb')],
     ('swapped', 'the slices of x.g are in reverse order: the rows of the first slice come first', in_slices(end=backwards)),
+    *[('swapped', f'here all rows of `{all}` meet the few of a slice: of `{all}`, too, only the rows of the slice are meant', wrong) for all, wrong in
+        (('out.g', all_rows(True)), ('out.g', in_slices(up=lambda g, rows: g)), ('inp', all_rows(False)))],
     ])]
 
 # %% ../../nbs/exercises/lean.ipynb #1c8fee6c

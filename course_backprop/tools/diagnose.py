@@ -342,6 +342,7 @@ class Suspect(NamedTuple):
     cause: str  # one of `CAUSES`, or a word of your own
     says: str   # the mistake in words: what is forgotten, and why it belongs there
     got: object # what it gives: a tensor, a list of one for each case, or a function, as its user says
+    written: str = '' # what has to stand in the attempt, where its sentence speaks of that
 
 FINDERS = (find_transposed, find_dtype, find_constant, find_size, find_floor, find_batch_sum, find_rows, find_short, find_stretched, find_other, find_no_upstream, find_before,
            find_part, find_wrong_gate, find_summand)

@@ -6,7 +6,7 @@
 __all__ = ['FORWARD', 'BACKWARD', 'MUTED', 'PALE', 'VALUES', 'CHAIN', 'FACTORS', 'MEET', 'CHORES', 'number', 'told', 'in_words',
            'use_style', 'name_of', 'draw_chain', 'show_values', 'show_images', 'draw_chain_rule', 'draw_mse',
            'draw_one_moved', 'draw_linear', 'draw_outer', 'draw_gate', 'draw_shares', 'draw_bias', 'draw_sizes',
-           'draw_errors', 'draw_gradients', 'draw_objects', 'draw_forms']
+           'draw_errors', 'draw_gradients', 'draw_objects', 'draw_forms', 'draw_ring']
 
 # %% ../../nbs/tools/draw.ipynb #08a564c8
 import math, re
@@ -686,3 +686,22 @@ def draw_forms(*forms, # names of columns, of 'functions', 'classes', 'Module' a
                                    hatch='////' if said == 'refused' else None))
             ax.text(c + .5, r + .5, said.strip('*'), ha='center', va='center', fontsize=9, color='white' if yours else '#555555',
                     bbox=dict(fc='white', ec='none', pad=1.5) if said == 'refused' else None)
+
+# %% ../../nbs/tools/draw.ipynb #d74381af
+@told
+def draw_ring(held, # for the start and each step a dict by (rank, part): the ranks whose numbers are in it, a list
+             ):
+    """What each of some ranks in a ring holds: a row for each rank, a field for each part, in it the ranks whose numbers it has; blue where it has all
+
+    Notice the outlined field of each row: it came last, and is sent next."""
+    p = 1 + max(r for r, _ in held[0])
+    fig, axs = plt.subplots(1, len(held), figsize=(2.2*len(held), 2.5))
+    for steps, (parts, ax) in enumerate(zip(held, axs)):
+        for (r, k), who in parts.items():
+            ax.add_patch(Rectangle((k, r), 1, 1, fc='#BBD7E8' if len(who) == p else 'white', ec=MUTED, lw=.5))
+            ax.text(k + .5, r + .5, ''.join(map(str, sorted(who))), ha='center', va='center', fontsize=8)
+        for r in range(p): ax.add_patch(Rectangle(((r - steps)%p + .05, r + .05), .9, .9, fill=False, ec=FORWARD, lw=2))
+        middle = [k + .5 for k in range(p)]
+        ax.set(xlim=(0, p), ylim=(p, 0), xticks=middle, xticklabels=range(p), yticks=middle, yticklabels=[f'rank {r}' for r in range(p)] if not steps else [],
+               xlabel='part', title=f'after step {steps - 1}' if steps else 'at the start')
+        ax.tick_params(length=0)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from .compare import compare
 from .diagnose import UNKNOWN, Look, Suspect, Verdict, by_size, dense, entries, explain, find_scaled, find_spread, find_uniform, find_where, gives, same
-from .repair import FEW, astray, call_order, capital, codes, functions, in_letters, misfit_shapes, repair, seen_at, seen_values, silent, source_of, text
+from .repair import FEW, astray, call_order, capital, codes, functions, in_letters, misfit_shapes, repair, seen_at, seen_values, silent, source_of, text, whole
 from .run import SECONDS, Run, alike, copy_args, first_wrong, quick, quiet, rows, run_case, tensors, within
 
 # %% ../../nbs/tools/explain.ipynb #e0f0a202
@@ -320,15 +320,16 @@ def as_one(a, b, words=False): # as `done` gives them; have errors to say the sa
     if isinstance(a, Run) and isinstance(b, Run): return in_all(a, b)
     return type(a) is type(b) and (not words or message(a) == message(b))
 
-def like(exercise, those, words=False): # a dict, by the numbers of cases, of what an attempt does in them
+def like(exercise, attempt, those, words=False): # a dict, by the numbers of cases, of what the attempt does in them
     "The suspects that do the same in each of these cases; one that doesn't in a case is not run in those after it"
     def does(k, j): return exercise.once(('suspect', k, j), lambda: done(exercise, exercise.suspects[k].got, j))
-    return [s for k, s in enumerate(exercise.suspects) if all(as_one(does(k, j), run, words) for j, run in those.items())]
+    code = '\n'.join(whole(p.tree) for p in source_of(attempt)) if any(s.written for s in exercise.suspects) else ''
+    return [s for k, s in enumerate(exercise.suspects) if s.written in code and all(as_one(does(k, j), run, words) for j, run in those.items())]
 
-def suspected(exercise, runs, looks, name, these): # runs of the attempt in some cases, from seed 0; numbers of these cases
+def suspected(exercise, attempt, runs, looks, name, these): # runs of the attempt in some cases, from seed 0; numbers of these cases
     "Cause and sentence of the suspect that gives the same in every case; None, also if that is right"
     if all(same(l.got, l.want, l.tol) for l in looks): return None
-    return next(((s.cause, s.says) for s in like(exercise, dict(zip(these, runs)))), None)
+    return next(((s.cause, s.says) for s in like(exercise, attempt, dict(zip(these, runs)))), None)
 
 def halted(exercise, attempt): # one that ends in an error in some case
     "What it gives where it comes through, or a suspect that does the same and ends in the same errors: voice and sentence"
@@ -341,7 +342,7 @@ def halted(exercise, attempt): # one that ends in an error in some case
     looks = {k: look_at(exercise, cases[k], run, name) for k, run in through.items() if name in cases[k].want}
     said = {message(e) for k, e in did.items() if k not in through}
     if looks or len(said) > 1:                              # where an error says the same each time, many mistakes end in it
-        fits = {s.says for s in like(exercise, did, words=not looks)}
+        fits = {s.says for s in like(exercise, attempt, did, words=not looks)}
         if len(fits) == 1: return 'suspect', capital(sentence(*fits))
     if len(looks) > 1 and (found := explain([*looks.values()])) != UNKNOWN: return 'relation', f'Where it comes through, in {len(through)} of {len(cases)} cases: {in_words(exercise, name, found[1])}'
     rule = '' if name or not through or len({case.family for case in cases}) > 1 else pattern(cases, [k for k in did if k not in through])
@@ -455,7 +456,7 @@ def speak(exercise, attempt, name, three, raw, seen, seeded, these, order): # ru
     weak = related == UNKNOWN or 'has shape' in related[1] or related[0] == 'not-finite' and 'only where' not in related[1]
     sure = not weak and related[0] != 'swapped'
     def known():
-        found = suspected(exercise, raw, seen, name, these)
+        found = suspected(exercise, attempt, raw, seen, name, these)
         return found and (found[0], f'{related[1]}: {found[1]}' if sure and not related[1].endswith('?') else f'is wrong: {found[1]}', 'suspect', None)
     if (not sure or related[0] in FACTORS or related == uniform or 'of its rows' in related[1]) and (said := known()): return said
     fix = repair(exercise, attempt, *[FEW]*sure)

@@ -7,16 +7,16 @@ __all__ = ['STEADY', 'WORKS', 'TABLE', 'PRODUCTS', 'NO_VALUES', 'COUNT', 'GONE',
            'SUFFIX', 'TRIALS', 'FEW', 'COMPARED', 'DONE', 'VERBS', 'Part', 'parsed', 'has_while', 'inner', 'code_of',
            'does_the_same', 'tree_of', 'functions', 'helpers', 'source_of', 'Patience', 'rebuilt', 'Place', 'located',
            'put', 'places', 'text', 'whole', 'as_parsed', 'dotted', 'owner', 'seen_values', 'value_places', 'seen_at',
-           'Scope', 'Row', 'pattern', 'rewrites', 'fits', 'within_comparison', 'is_value', 'is_bound', 'is_operand',
-           'loaded', 'match', 'fill', 'made', 'changed_node', 'sensible', 'in_shape', 'is_count', 'written', 'name_of',
-           'is_method', 'less', 'missing_part', 'other_operator', 'other_brackets', 'products', 'meets', 'bare',
-           'other_reduction', 'other_function', 'other_arguments', 'other_index', 'other_bounds', 'other_layout',
-           'other_call', 'other_unpacking', 'other_number', 'with_dtype', 'renamed', 'aimed', 'other_parameters',
-           'simple', 'other_block', 'thrown_away', 'in_turns', 'moved', 'one_more', 'registered', 'Edit', 'edits',
-           'idles', 'cancels', 'is_one', 'idle', 'applied', 'compiled', 'edited', 'nearness', 'grouped', 'together',
-           'Search', 'cause_of', 'Repair', 'all_of_them', 'capital', 'told', 'around', 'before_after', 'silent',
-           'repair', 'Results', 'as_it_should_be', 'astray', 'Heard', 'each', 'codes', 'Call', 'calls_of', 'call_order',
-           'in_letters', 'they_meet', 'misfit_shapes']
+           'Scope', 'Row', 'pattern', 'rewrites', 'fits', 'within_comparison', 'is_value', 'is_bound', 'is_step',
+           'is_operand', 'loaded', 'match', 'fill', 'made', 'changed_node', 'sensible', 'in_shape', 'is_count',
+           'written', 'name_of', 'is_method', 'less', 'missing_part', 'other_operator', 'other_brackets', 'products',
+           'meets', 'bare', 'other_reduction', 'other_function', 'other_arguments', 'other_index', 'other_bounds',
+           'fixed_bound', 'some_rows', 'other_layout', 'other_call', 'other_unpacking', 'other_number', 'with_dtype',
+           'renamed', 'aimed', 'other_parameters', 'simple', 'other_block', 'thrown_away', 'in_turns', 'moved',
+           'one_more', 'registered', 'Edit', 'edits', 'idles', 'cancels', 'is_one', 'idle', 'applied', 'compiled',
+           'edited', 'nearness', 'grouped', 'together', 'Search', 'cause_of', 'Repair', 'all_of_them', 'capital',
+           'told', 'around', 'before_after', 'silent', 'repair', 'Results', 'as_it_should_be', 'astray', 'Heard',
+           'each', 'codes', 'Call', 'calls_of', 'call_order', 'in_letters', 'they_meet', 'misfit_shapes']
 
 # %% ../../nbs/tools/repair.ipynb #d88fe821
 import ast, copy, dis, inspect, itertools, linecache, math, re, sys, traceback, types, warnings
@@ -425,6 +425,10 @@ def is_bound(place):
     "Does it stand in a slice, or in a `range`?"
     return any(isinstance(o, ast.Slice) or isinstance(o, ast.Call) and name_of(o) == 'range' for o in place.above)
 
+def is_step(place):
+    "Does it say how large the parts are that something is taken in?"
+    return isinstance(place.parent, ast.Call) and place.field == 'args' and (name_of(place.parent), place.index) in (('range', 2), ('split', 0))
+
 def is_operand(place):
     "Is it a value of its own, not the name of a function or a part of a path?"
     if isinstance(place.node, NO_VALUES + (ast.Compare,)) or within_comparison(place): return False
@@ -460,6 +464,7 @@ def changed_node(node, **fields):
 
 def sensible(how, place, new, words, scope):
     "Could a learner have meant it?"
+    if is_step(place) and how not in ('P → Q', 'V → Q', 'N → K'): return False                  # all rows in one part are right, and no part
     if how.startswith('T = Y'): return scope.nothing                                            # nothing has come back so far
     if how.startswith(('B - A', 'A + B', 'A - B')) and is_bound(place): return False                # a number of rows has no sign
     if how == 'P → P[:, None]': return getattr(scope.value(dotted(place.node)), 'ndim', 0) == 1
@@ -674,6 +679,21 @@ def other_bounds(place, scope):
         yield changed_node(o, **{field: None}), dict(more=late if end is low else early)
     for k in {text(k): k for k in ast.walk(place.part.tree) if isinstance(k, ast.Slice) and k.lower and k.upper and text(k) != text(o)}.values(): yield k, dict(more='is not the part that is meant')
 
+def fixed_bound(place, scope):
+    "A number that is handed over, in the place of one that is written into a slice or a `range`"
+    if not fits('N', place, place.node, scope) or place.node.value < 1 or not is_bound(place): return
+    for k in scope.whole:
+        if k in scope.given: yield pattern(k), {}
+
+def some_rows(place, scope):
+    "The rows of a slice that stands elsewhere, where all of them were taken"
+    o, path = place.node, dotted(place.node)
+    if not is_value(place) and not is_operand(place) and not isinstance(place.parent, (ast.Attribute, ast.Tuple)) or path not in scope.paths or not getattr(scope.value(path), 'ndim', 0): return
+    if isinstance(place.parent, ast.Attribute) and (place.parent.attr in ('g', 'shape') or isinstance(place.parent.ctx, ast.Store)): return
+    rows = {text(k.slice): k.slice for k in ast.walk(place.part.tree) if isinstance(k, ast.Subscript) and isinstance(k.slice, (ast.Slice, ast.Name))}
+    for k, part in rows.items():
+        if isinstance(part, ast.Slice) and part.lower and part.upper or isinstance(scope.values.get(k), slice): yield made('A[B]', A=o, B=part), {}
+
 def other_layout(place, scope):
     "Dimensions exchanged before the numbers are laid out anew, or in the place of that; or put in another order"
     o, name = place.node, name_of(place.node) if isinstance(place.node, ast.Call) and is_method(place.node) else ''
@@ -831,6 +851,8 @@ TABLE += [Row(*o) for o in (
     (2, 'shape', other_reduction, '{more}: `{new}`'),
     (2, 'swapped', other_arguments, '{more}: `{new}`'),
     (2, 'swapped', other_index, '{more}: `{new}`'),
+    (1.5, 'missing', fixed_bound, '`{old}` is written in; `{new}` is given'),
+    (2, 'missing', some_rows, '`{old}` has all rows; those of the slice are meant: `{new}`'),
     (2, 'missing', other_bounds, '`{old}` {more}: `{new}`'),
     (2, 'swapped', other_layout, '{more}: `{new}`'),
     (2, 'swapped', other_unpacking, '{more}'),
@@ -964,7 +986,7 @@ def together(edits):
             yield list({min(o): e for e, o in ends[::-1] if len(o) == 1}.values())[::-1]
 
 # %% ../../nbs/tools/repair.ipynb #b8cd6165
-TRIALS, FEW = 3000, 500    # so many, and not so many seconds, so that a slow machine says the same; where only the line is still to be found
+TRIALS, FEW = 3000, 500    # so many at most, and no longer than `patience`, so that a slow machine may find less; and so many where only the line is still to be found
 
 class Search:
     "What is known of a wrong attempt, and of the edits that were tried"
@@ -1105,7 +1127,7 @@ class Search:
         return self.known[stmt]
 
     def nearest(self, place): # a block is as near as the nearest of its statements; what is given to nothing is near
-        if isinstance(place.node, ast.Expr) and not isinstance(place.node.value, ast.Constant): return 1.5
+        if isinstance(place.node, ast.Expr) and not isinstance(place.node.value, ast.Constant) or isinstance(place.node, ast.Constant) and is_bound(place): return 1.5      # slices of two lines belong together
         many = place.node if isinstance(place.node, list) else [place.stmt]
         return max((self.near_by(o) for stmt in many for o in (ast.walk(stmt) if isinstance(place.node, list) else [stmt]) if isinstance(o, ast.stmt)), default=0)
 
@@ -1422,8 +1444,8 @@ def misfit_shapes(exercise, # `Exercise`
         else: continue
         if not heard or not all(isinstance(t, Tensor) and t.ndim for t in heard[-1][1:]): continue
         k, a, b = heard[-1]
-        node, letter, sets = where[k].node, partial(in_letters, sizes=sizes(case) if different else {}), [*map(dotted, getattr(where[k].stmt, 'targets', []))]
-        name = next((o for o in sets if o.endswith('.g')), next(iter(case.want)))
+        node, letter, sets = where[k].node, partial(in_letters, sizes=sizes(case) if different else {}), [*map(dotted, getattr(where[k].stmt, 'targets', None) or [getattr(where[k].stmt, 'target', None)])]
+        name = next((o for o in sets if o.endswith('.g')), next(iter(case.want)) if len(case.want) == 1 else '')
         product = op(node) is ast.MatMult
         for j, x, y in heard[:-1]: # a column and a vector that became a table
             thin, wide = sorted((x, y), key=lambda t: getattr(t, 'ndim', 0))
