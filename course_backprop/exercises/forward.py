@@ -40,23 +40,14 @@ TASKS += [Question('residual_shape', (50000, 50000),
  Question('untrained_loss', 'smaller',
     'From −1.3 every digit is farther away than from 0. And what random weights say of one image and of another has nothing to do with their digits.',
     {'larger': 'The digits are 0 to 9. Are they nearer to 0, or to −1.3?'},
-    hints=('Draw a line of numbers, with the digits, with 0 and with −1.3 on it.', 'How far is a 5 from −1.3, and how far from 0?')),
- Question('column_and_row', (50000, 50000),
-    'A row is what PyTorch takes (n,) for: the same table as before. The targets have to become a *column*.',
-    {(50000, 1): 'That is what it would be if the targets were a column too. `targ[None]` puts the new dimension in front.',
-     (1, 50000): 'This is the shape of `targ[None]`. The column `out` is not dropped: both are stretched.',
-     (50000,): 'Both have two dimensions, and none is ever dropped.', (1, 1): 'What is 1 is stretched to the other size.',
-     50000**2: 'This is the number of entries. What is its shape?',
-     'error': 'Where one of them has 50,000 the other has 1, and what is 1 is stretched: no error.'},
-    'Write the two shapes one under the other. In each place, what is 1 is stretched.',
-    ('(50000, 1) and (1, 50000): in which places is one of the two a 1?', 'In both. The 1 is stretched to 50000 each time.'), cause='shape')]
+    hints=('Draw a line of numbers, with the digits, with 0 and with −1.3 on it.', 'How far is a 5 from −1.3, and how far from 0?'))]
 
 # %% ../../nbs/exercises/forward.ipynb #e1a00003
 TASKS += [Question('pencil_t', (-1, 1.5),
     'The first hidden number is below 0 this time, the second above.',
     {(-1, 1): 'The biases are missing: b₁ is (0, 0.5).', (-1, -1.5): 'A column of w₁ belongs to each hidden number: for t₂ it is (−1, 0). Here a row was taken.',
      (-1, -1): 'A column of w₁ belongs to each hidden number, not a row; and b₁ is (0, 0.5).',
-     (0, 1.5): 'That is v, after ReLU. t is what stands before it.', (5, -.5): 'That is t of the first image, (1, 2).',
+     (0, 1.5): 'That is v, after ReLU. t is what stands before it.', (5, -.5): 'That is t of the last lesson\'s image, (1, 2).',
      (-1, -.5): '(−1)·(−1) is +1.', (-1, .5): 'For t₂: (−1)·(−1) + 0·0 + 0.5.'},
     't₁ is x times the first column of w₁, and the first bias; t₂ is x times the second column, and the second bias.',
     ('The columns of w₁ are (1, 2) and (−1, 0).', 't₁ = (−1)·1 + 0·2 + 0. And t₂ likewise, with the other column.'), tol=1e-6),
@@ -65,7 +56,7 @@ TASKS += [Question('pencil_t', (-1, 1.5),
     {6.25: 'Your u is 4.5. Did t₁ = −1 get through ReLU? Or is the bias b₂ = 1 missing?', 3.5: 'That is the distance. The loss is its square.',
      5.5: 'That is u. And the loss?', 6.125: 'There is no ½ in this loss.', 7: 'That is twice the distance. The loss is its square.',
      .25: 'Your u is 2.5. The weight of v₂ is 3.', 4: 'Your u is 4. In t₂, is the bias 0.5 missing?',
-     20.25: 'The first hidden number came through, and its sign was lost: ReLU makes 0 of it.', 16: 'That is the loss of the first image.'},
+     20.25: 'The first hidden number came through, and its sign was lost: ReLU makes 0 of it.', 16: 'That is the loss of the last lesson\'s image, (1, 2).'},
     'First v, by ReLU; then u, with w₂ = (1, 3) and b₂ = 1; then (u − 2)².',
     ('What is below 0 becomes 0: what is v?', 'u = v₁·1 + v₂·3 + 1.'), tol=1e-6)]
 
@@ -87,7 +78,7 @@ TASKS += [Exercise('mse', 'mse(output, targ)', mse_cases, right=lambda output, t
     meaning='Each prediction was compared with its own target and with no other one.',
     hints=('On paper, n = 2: the predictions are 1 and 2, the targets 1 and 4. What must come out? Then print the shape of `output - targ`.',
            'A column (n,1) minus a vector (n,) is an (n,n) table. One of the two has to change its shape first.',
-           'Take the column out with `output[:,0]`; then subtract, square, and take the mean.'),
+           '`output[:,0]` takes the column out, or `targ[:,None]` makes a column of the targets; then subtract, square, and take the mean.'),
     suspects=[
     ('shape', 'here `output - targ` is a table (n,n): every prediction was compared with every target, not with its own alone',
         lambda output, targ: (output - targ).pow(2).mean()),
