@@ -36,6 +36,15 @@ Question('recall_shut_gate', 0, 'Exactly 0: all that teaches a unit comes throug
 Question('kaiming_three_epochs', 70, 'About 67, to be exact, and nothing complains. What happened inside is the question of this lesson.',
     {95: 'That is what one would hope: the loss falls as it should, and there is no error.', 10: 'It does learn, so it reads more than by chance. But less than it should.'},
     'The three guesses are 95, 70 and 10.'),
+Question('two_curvatures', 'no', 'It doubles, from 5.5 to 11.5. In each step p is multiplied by 1 − 0.25·10 = −1.5: it lands farther out, on the other side.',
+    {'yes': 'q comes nearer to 0, by a quarter. But where does p land, and how much of the loss is due to it?'},
+    'Take one step by hand, of p and of q, and put both into the loss.',
+    ('The gradient of p is 10p, that of q is q. Where does each land, from 1, with a learning rate of 0.25?', 'p lands at 1 − 2.5, q at 1 − 0.25.', 'The loss is then (10·1.5² + 0.75²)/2, and it was 5.5.')),
+Question('curvature_of_a_tenth', 100, 'Once on the way there, once on the way back: a tenth of a tenth.',
+    {10: 'That is the way there alone: a tenth of the change reaches the outputs. What comes back goes through w₂ as well.', 1: 'The weights of linear 1 are the same, but all they do goes through w₂.',
+     .01: 'That is what is left of it. How many times smaller is it?', .1: 'That is what is left on *one* of the two ways. How many times smaller is it, after both?', 20: 'The second tenth is taken of what the first has left.', 1000: 'It goes through w₂ twice, not three times.'},
+    'The curvature is how fast the gradient grows. How often does w₂ stand between a change in linear 1 and the change in its gradient?',
+    ('Move a weight of linear 1 a little. Through what does the change reach the outputs, and through what does it come back as a gradient?', 'A tenth of the change reaches the outputs, so what is upstream changes by a tenth. Of that a tenth comes back.', '10·10')),
 ]
 
 # %% ../../nbs/exercises/debug.ipynb #a181e61c
@@ -324,7 +333,9 @@ def too_few(model, before, x, y, x_valid, reached, bar): # to a cause and a sent
     if model.seen < .9*model.budget: return 'missing', f'Of the {model.budget:,} images of the budget {model.budget - model.seen:,} are left.'
     if len(model.losses) < model.budget/50000*300: return 'missing', 'That is few steps: smaller batches make more of them out of the same images.'
     if reached < bar - 100: return 'unknown', f'It has learned less than so many images allow: its loss ends at {last:.2g}. Are the steps long enough? And does what an optimiser keeps, such as a velocity, last from one step to the next?'
-    return 'unknown', 'It learns as it should. Now choose: the size of the batches, the learning rate, momentum or Adam, shorter steps at the end, a little weight decay.'
+    size = round(model.seen/len(model.losses))
+    left = f'You took batches of {size}: of half the size there are twice as many steps' if size >= 50 else 'Adam at 0.001, in the place of your steps'
+    return 'unknown', f'It learns as it should, and {bar + 1 - reached} digits more are enough. {left}. And let the steps get shorter towards the end.'
 
 # %% ../../nbs/exercises/debug.ipynb #c1000006
 class TrainingExercise(Exercise):
