@@ -26,13 +26,8 @@ def loss_of(inp,  # images (n,i)
     "The whole network as one function, from the images to the loss. Errors as in `forward` and `mse`"
     return mse(forward(inp, Params(w1, b1, w2, b2)).out, targ)
 
-def autograd_grads(inp,  # images (n,i); neither this nor the parameters are changed
-                   targ, # targets, as in `mse`
-                   w1,   # (i,h)
-                   b1,   # (h,)
-                   w2,   # (h,o)
-                   b2,   # (o,)
-                  ):     # dict of gradients of the loss: 'inp', 'w1', 'b1', 'w2', 'b2'
+def autograd_grads(inp, targ, w1, b1, w2, b2, # as in `loss_of`; none of them is changed
+                  ): # dict of gradients of the loss: 'inp', 'w1', 'b1', 'w2', 'b2'
     "The five gradients by PyTorch's autograd"
     return dict(zip(NAMES, true_grads(lambda inp, *params: loss_of(inp, targ, *params), inp, w1, b1, w2, b2)))
 

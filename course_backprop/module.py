@@ -71,6 +71,7 @@ def parameters(module, # a `Module`
     "All parameters of a module, in the order of its layers"
     return [p for m in modules(module) for p in m.params]
 
+# %% ../nbs/08_module.ipynb #91be3c5d
 def clear_grads(module, # a `Module`
                ):
     "Remove `.g` from every parameter, so that a forgotten `backward` is noticed"

@@ -662,7 +662,7 @@ CHORES = {  # what there is to do: who does it in each form; an asterisk where y
     'keep what went in and out': ('*the caller', '*each layer', 'Module', 'autograd'),
     'the order of the way back': ('*the caller', 'Model', 'Model', 'autograd'),
     'know the parameters':       ('*the caller', 'Model guesses', '*each layer', 'nn.Module'),
-    'add up where a value is used twice': ('*the caller', 'refused', 'refused', 'autograd')}
+    'add up for a layer in two places': ('*the caller', 'refused', 'refused', 'autograd')}
 
 @told
 def draw_forms(*forms, # names of columns, of 'functions', 'classes', 'Module' and 'nn.Module'; none: all
