@@ -88,7 +88,7 @@ TASKS += [
         '', ('Which end of the chain is one number, and which is thousands?',
          'A row times a table is a row. What is a table times a table?')),
     Question('from_the_right', 1_960_000,
-        'One product, and 47 times as much as the whole way from the left.',
+        'With the second product it is 1,999,200: 48 times the whole way from the left.',
         {39_200: 'That is 50·784: the number of entries of the result. Each entry takes 50 multiplications.',
          1_999_200: 'That is the whole way from the right. The question is about its first product alone.',
          41_700: 'That is the whole way from the left.',
@@ -102,7 +102,13 @@ TASKS += [
         {'zero': 'It would be, if blank were the number 0: the row is the pixel times t.g, added up over the images. But normalising (lesson 0) took the mean away, and made −0.42 of a blank pixel.'},
         '', ('What became of a blank pixel when the images were normalised?',
          'It is −0.42 in every image. The row of w₁.g is the pixel times t.g, added up over the images.',
-         '−0.42 times a sum that nothing makes 0.'))]
+         '−0.42 times a sum that nothing makes 0.')),
+    Question('red_nine', '-',
+        'More of a red weight makes the unit more active, and the loss larger. The predictions should rise, so this unit lowers them.',
+        {'+': 'Then a more active unit would raise the predictions, as nearly all should. More weight would make the loss smaller, and the nine would be blue.'},
+        '', ('If a red weight grows: is the unit more active where the digit has its ink, or less? And what becomes of the loss?',
+         'More active, and the loss rises: so the predictions move the wrong way.',
+         'The right way is up. What does this unit do to a prediction?'))]
 
 # %% ../../nbs/exercises/backward.ipynb #35580bb5
 TWO = 'out', 'l2', 'w2', 'b2', 'l1', 'inp', 'w1', 'b1'                     # in the order of the backward pass
