@@ -334,8 +334,8 @@ def too_few(model, before, x, y, x_valid, reached, bar): # to a cause and a sent
     if len(model.losses) < model.budget/50000*300: return 'missing', 'That is few steps: smaller batches make more of them out of the same images.'
     if reached < bar - 100: return 'unknown', f'It has learned less than so many images allow: its loss ends at {last:.2g}. Are the steps long enough? And does what an optimiser keeps, such as a velocity, last from one step to the next?'
     size = round(model.seen/len(model.losses))
-    left = f'You took batches of {size}: of half the size there are twice as many steps' if size >= 50 else 'Adam at 0.001, in the place of your steps'
-    return 'unknown', f'It learns as it should, and {bar + 1 - reached} digits more are enough. {left}. And let the steps get shorter towards the end.'
+    left = f'You took batches of {size}: of half the size there are twice as many steps' if size >= 50 else 'Try Adam at 0.001, in the place of your steps'
+    return 'unknown', f'It learns as it should, and {bar + 1 - reached} digits more are enough. {left}. And do your steps get shorter towards the end?'
 
 # %% ../../nbs/exercises/debug.ipynb #c1000006
 class TrainingExercise(Exercise):
