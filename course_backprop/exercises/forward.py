@@ -123,7 +123,7 @@ def times(numbers): return torch.tensor(numbers, dtype=torch.float64).prod().ite
 
 # %% ../../nbs/exercises/forward.ipynb #bbc24227
 TASKS += [Exercise('count_params', 'count_params(sizes)', count_cases, run=number, asks='a number', tol=0., right=count(lambda i, o: i*o + o),
-    meaning='39,301 for (784, 50, 1): all but 101 of them are in the first layer.',
+    meaning='39,301 for (784, 50, 1): all but 51 of them are in the first layer.',
     hints=('Count on paper for (2, 2, 1): the picture of the pencil network has nine blue boxes that are neither x nor y.',
            'Between two neighbouring sizes i and o lies one layer. How many numbers has its w, how many its b?',
            'Each layer has i·o + o of them; `zip(sizes, sizes[1:])` gives the pairs (i, o), and `sum` adds up.'),

@@ -123,7 +123,7 @@ def advice(exercise, attempt, error, line): # the exception; the learner's line
     few = re.search(r'values to unpack \(expected (\d+)', said)
     if few and 'saved_tensors' in line and 'got 0' not in said: return '`ctx.saved_tensors` has what the last `ctx.save_for_backward(...)` was given: hand over all of it in one call.'
     if few and [*traceback.walk_tb(error.__traceback__)][-1][0].f_code not in codes(attempt): return f'What was called there takes exactly {few[1]}: is what you hand to it as long as what you were given?'
-    if few: return f'That line takes exactly {few[1]}, and here it is another number. Where the number may differ, a loop takes as many as there are.'
+    if few and 'saved_tensors' not in line: return f'That line takes exactly {few[1]}, and here it is another number. Where the number may differ, a loop takes as many as there are.'
     if 'call the layer first' in said and any('forward' in c.co_names for c in codes(attempt)): return '`forward` is the formula alone, and keeps nothing: call the layer itself.'
     if 'is ambiguous' in said: return '`if`, `and`, `or`, `not` and a chain such as `a < b < c` ask for one truth; a tensor has one for each entry. `torch.where`, `&`, `|` and `~` go entry by entry.'
     unset = re.search(r"has no attribute '(\w+)'", said)
